@@ -1,0 +1,83 @@
+"""Chapter 1, the forward process: from data to noise, one step at a time or in one jump.
+
+The noise is an argument, so every function here is deterministic.
+
+>>> import torch
+>>> from diffnotes.schedule import NoiseSchedule
+>>> schedule = NoiseSchedule.linear(T=1000)
+>>> x0 = torch.ones(1, 3)
+>>> q_sample(schedule, x0, t=500, noise=torch.zeros(1, 3))
+tensor([[0.2803, 0.2803, 0.2803]])
+>>> prior_kl(schedule, x0.double())
+tensor([6.0539e-05], dtype=torch.float64)
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Normal
+
+from diffnotes.schedule import NoiseSchedule, Time
+
+
+def q_step(
+    schedule: NoiseSchedule, x_prev: Float[Tensor, "batch *event"], t: Time, noise: Float[Tensor, "batch *event"]
+) -> Float[Tensor, "batch *event"]:
+    """One Markov step: x_t drawn from q(x_t | x_{t-1}) with the standard normal `noise` (Ho et al. 2020, eq. 2).
+
+    Args:
+        x_prev: x_{t-1}, shape (batch, ...).
+        t: the step's own index, 1..T: an int, or int64 of shape (batch,).
+        noise: z_t, like `x_prev`.
+
+    Raises:
+        ValueError: `noise` is not shaped like `x_prev`, or t is not valid (see `NoiseSchedule.at`).
+    """
+    _same_shape(x_prev, noise)
+    keep, add = schedule.at(schedule.alphas.sqrt(), t, x_prev), schedule.at(schedule.betas.sqrt(), t, x_prev)
+    return keep * x_prev + add * noise  # (fwd-step)
+
+
+def q_sample(
+    schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"], t: Time, noise: Float[Tensor, "batch *event"]
+) -> Float[Tensor, "batch *event"]:
+    """All t steps in one jump: x_t drawn from q(x_t | x_0) with the standard normal `noise` (Ho et al. 2020, eq. 4).
+
+    Args:
+        x0: the data, shape (batch, ...).
+        t: 1..T: an int, or int64 of shape (batch,), one an example.
+        noise: epsilon, like `x0`.
+
+    Raises:
+        ValueError: `noise` is not shaped like `x0`, or t is not valid (see `NoiseSchedule.at`).
+    """
+    _same_shape(x0, noise)
+    signal = schedule.at(schedule.sqrt_alpha_bars, t, x0)
+    return signal * x0 + schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0) * noise  # (fwd-jump)
+
+
+def q_marginal(schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"], t: Time) -> Normal:
+    """The distribution q(x_t | x_0), each coordinate on its own (Ho et al. 2020, eq. 4); batch shape like `x0`.
+
+    Raises:
+        ValueError: t is not valid (see `NoiseSchedule.at`).
+    """
+    scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
+    mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
+    return Normal(mean, scale.expand_as(x0), validate_args=False)  # (fwd-closed-form); validating would make a GPU wait
+
+
+def prior_kl(schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+    """KL(q(x_T | x_0) || N(0, I)) in nats, one an example, summed over coordinates: how far off the prior still is.
+
+    The work is done in float64 whatever the dtype of `x0`: the answer is the small difference of numbers near 1.
+    This is L_T of Ho et al. 2020, eq. 5.
+    """
+    a = schedule.alpha_bars[-1]
+    kl = (a * (x0.double() ** 2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
+    return kl.flatten(1).sum(1).to(x0.dtype)
+
+
+def _same_shape(x: Tensor, noise: Tensor) -> None:
+    if noise.shape != x.shape:
+        raise ValueError(f"noise must be shaped like x, {tuple(x.shape)}, got {tuple(noise.shape)}")

@@ -1,0 +1,233 @@
+"""The noise schedule: how much noise each step adds, and what follows from it.
+
+Every tensor here has length T + 1 and index 0 is the data: `betas[0] = 0`, `alpha_bars[0] = 1`. So `alpha_bars[t]` in
+code is alpha-bar_t on the page, and nothing needs a special case at t = 1.
+
+>>> schedule = NoiseSchedule.linear(T=1000)
+>>> schedule
+NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
+>>> [float(a) for a in schedule.alpha_bars[:2]]
+[1.0, 0.9999]
+>>> timesteps(T=1000, steps=4)
+[250, 500, 750, 1000]
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
+Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NoiseSchedule:
+    """A schedule beta_1 .. beta_T, and the quantities that are functions of it alone.
+
+    Args:
+        betas: shape (T,), each in (0, 1): the variance that step t adds. Stored as float64, shape (T + 1,), with
+            `betas[0] = 0` prepended; everything else is derived from it on first use and kept.
+
+    Raises:
+        ValueError: `betas` is not of shape (T,) with T >= 1, or one of them is outside (0, 1).
+
+    Source: Ho, Jain, Abbeel 2020, section 2.
+    """
+
+    betas: Tensor
+
+    def __post_init__(self) -> None:
+        betas = self.betas.detach().to(torch.float64)
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
+        if _has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
+        object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
+
+    # ---- the ways to make one -----------------------------------------------------------------------------------
+
+    @classmethod
+    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "NoiseSchedule":
+        """beta_t on a straight line from `start` to `end` (Ho et al. 2020, section 4), times 1000 / T.
+
+        `start` and `end` are the range at T = 1000; the factor keeps the total noise about the same at any T.
+        """
+        _positive("T", T)
+        betas = torch.linspace(start, end, T, dtype=torch.float64) * (1000 / T)
+        if not 0 < float(betas.min()) <= float(betas.max()) < 1:
+            raise ValueError(
+                f"T={T} puts betas at {betas.min():.4g} .. {betas.max():.4g} after rescaling by 1000/T, "
+                "but each must lie in (0, 1): take a larger T, or start and end in between"
+            )
+        return cls(betas)
+
+    @classmethod
+    def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
+        """alpha_bar_t a squared cosine, each beta_t at most 0.999 (Nichol, Dhariwal 2021, eq. 17)."""
+        _positive("T", T)
+        u = torch.arange(T + 1, dtype=torch.float64) / T
+        f = torch.cos((u + s) / (1 + s) * (math.pi / 2)) ** 2
+        return cls((1 - f[1:] / f[:-1]).clamp(max=0.999))
+
+    @classmethod
+    def constant(cls, T: int, beta: float) -> "NoiseSchedule":
+        """The same beta at every step; alpha_bar_t = (1 - beta)^t."""
+        _positive("T", T)
+        return cls(torch.full((T,), beta, dtype=torch.float64))
+
+    @classmethod
+    def from_alpha_bars(cls, alpha_bars: Float[Tensor, " T"]) -> "NoiseSchedule":
+        """The schedule with these alpha_bar_1 .. alpha_bar_T, strictly falling in (0, 1).
+
+        Its betas are beta' = 1 - alpha_bar_t / alpha_bar_s of neighbours s, t, so a sub-sequence of a schedule is one.
+
+        >>> full = NoiseSchedule.linear(T=1000)
+        >>> NoiseSchedule.from_alpha_bars(full.alpha_bars[timesteps(1000, 10)]).T
+        10
+        """
+        log = torch.log(alpha_bars.detach().to(torch.float64))
+        return cls(-torch.expm1(torch.diff(log, prepend=log.new_zeros(1))))
+
+    def to(self, device: torch.device | str) -> "NoiseSchedule":
+        """The same schedule with its tensors on `device` (float64: not to be had on Apple's mps)."""
+        return type(self)(self.betas[1:].to(device))
+
+    # ---- what follows from beta -----------------------------------------------------------------------------------
+
+    @property
+    def T(self) -> int:
+        """The number of steps."""
+        return len(self.betas) - 1
+
+    @cached_property
+    def alphas(self) -> Float[Tensor, " steps"]:
+        """alpha_t = 1 - beta_t."""
+        return 1 - self.betas
+
+    @cached_property
+    def log_alpha_bars(self) -> Float[Tensor, " steps"]:
+        """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
+        return torch.log1p(-self.betas).cumsum(0)
+
+    @cached_property
+    def alpha_bars(self) -> Float[Tensor, " steps"]:
+        """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
+        return self.log_alpha_bars.exp()
+
+    @cached_property
+    def one_minus_alpha_bars(self) -> Float[Tensor, " steps"]:
+        """1 - alpha_bar_t, the variance of the noise at t, by expm1: no digits lost where alpha_bar is near 1."""
+        return -torch.expm1(self.log_alpha_bars)
+
+    @cached_property
+    def sqrt_alpha_bars(self) -> Float[Tensor, " steps"]:
+        """sqrt(alpha_bar_t), the factor of x_0 in x_t."""
+        return (self.log_alpha_bars / 2).exp()
+
+    @cached_property
+    def sqrt_one_minus_alpha_bars(self) -> Float[Tensor, " steps"]:
+        """sqrt(1 - alpha_bar_t), the factor of the noise in x_t."""
+        return self.one_minus_alpha_bars.sqrt()
+
+    @cached_property
+    def posterior_variances(self) -> Float[Tensor, " steps"]:
+        """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(x_{t-1} | x_t, x_0).
+
+        Zero at t = 1, where x_0 is already known. Source: Ho et al. 2020, eq. 7.
+        """
+        noise = self.one_minus_alpha_bars
+        return torch.cat([noise[:1], self.betas[1:] * noise[:-1] / noise[1:]])
+
+    @cached_property
+    def log_snr(self) -> Float[Tensor, " steps"]:
+        """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
+        return self.log_alpha_bars - self.one_minus_alpha_bars.log()
+
+    @cached_property
+    def snr(self) -> Float[Tensor, " steps"]:
+        """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, eq. 1)."""
+        return self.alpha_bars / self.one_minus_alpha_bars
+
+    # ---- use --------------------------------------------------------------------------------------------------------
+
+    def at(self, values: Float[Tensor, " steps"], t: Time, x: Tensor) -> Tensor:
+        """`values[t]` in the dtype of `x`, shaped to multiply it: () for an int t, (batch, 1, ..) for a tensor t.
+
+        Raises:
+            ValueError: t is outside 1..T (looked at for ints and on the CPU; on an accelerator that would make the
+                host wait), has another shape than (batch,), or lives on another device than `x` or the schedule.
+        """
+        if isinstance(t, int):
+            if not 1 <= t <= self.T:
+                raise ValueError(f"t must lie in 1..{self.T}, got {t}")
+            if values.device.type != "cpu" and values.device != x.device:
+                raise ValueError(f"schedule and x must share a device, got {values.device} and {x.device}")
+            return values[t].to(x.dtype)
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must have shape {tuple(x.shape[:1])}, one an example of x, got {tuple(t.shape)}")
+        if not t.device == x.device == values.device:
+            raise ValueError(
+                f"schedule, x and t must share a device, got {values.device}, {x.device} and {t.device}: "
+                "move the schedule once with schedule.to(device)"
+            )
+        if t.device.type == "cpu" and _has_values(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= self.T:
+            raise ValueError(f"t must lie in 1..{self.T}, got {int(t.min())} .. {int(t.max())}")
+        return values[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+    def __repr__(self) -> str:
+        if not _has_values(self.betas):
+            return f"NoiseSchedule(T={self.T}, on {self.betas.device})"
+        first, last, left = self.betas[1], self.betas[-1], self.alpha_bars[-1]
+        return f"NoiseSchedule(T={self.T}, betas {first:.4g} .. {last:.4g}, alpha_bar_T {left:.4g})"
+
+
+def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
+    """`steps` distinct, increasing integers in 1..T, for every 1 <= steps <= T.
+
+    "trailing", "linspace" and "quadratic" end at T, where the noise lives; "leading" starts at 1 and may end well
+    short of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (Song, Meng, Ermon 2021, appendix D).
+
+    Raises:
+        ValueError: steps is outside 1..T, or the spacing is unknown.
+
+    >>> [timesteps(10, 4, spacing) for spacing in ("trailing", "leading", "linspace", "quadratic")]
+    [[3, 5, 8, 10], [1, 3, 5, 7], [1, 4, 7, 10], [1, 2, 5, 10]]
+    """
+    _positive("T", T)
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must lie in 1..T = 1..{T}, got {steps}")
+    if spacing not in get_args(Spacing):
+        raise ValueError(f"spacing must be one of {get_args(Spacing)}, got {spacing!r}")
+    if spacing == "leading":
+        return [1 + i * (T // steps) for i in range(steps)]
+    if spacing == "trailing":
+        return [_round(i * T, steps) for i in range(1, steps + 1)]
+    if steps == 1:
+        return [T]
+    if spacing == "linspace":
+        return [1 + _round(i * (T - 1), steps - 1) for i in range(steps)]
+    ts = [1 + _round(i * i * (T - 1), (steps - 1) ** 2) for i in range(steps)]
+    for i in range(1, steps):  # near the data squares are closer than 1: push up; convexity keeps the end at T
+        ts[i] = max(ts[i], ts[i - 1] + 1)
+    return ts
+
+
+def _round(numerator: int, denominator: int) -> int:
+    """numerator / denominator to the nearest integer, halves up, in exact integers."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _has_values(t: Tensor) -> bool:
+    """False for tensors that carry a shape and a device but no numbers to look at."""
+    return not (t.is_meta or isinstance(t, FakeTensor))
