@@ -1,0 +1,302 @@
+"""The checks that stand under the book's equations.
+
+A check names the equation it is about, compares two sides that were worked out in two different ways, and either
+prints one line or raises `CheckFailed`. There are three kinds:
+
+`symbolic`
+    SymPy brings lhs - rhs to zero. No numbers, so no tolerance.
+`exact`
+    Both sides in float64, equal up to rounding.
+`monte_carlo`
+    The mean of a sample, within z of its own standard errors of the expected value.
+
+A check that cannot fail shows nothing, so each refuses the input that would let it pass for free. `slip` is the other
+half of that: a wrong formula, put in on purpose, which the check inside must catch.
+
+>>> exact("fwd-alpha-bar", 0.1 + 0.2, 0.3)
+(fwd-alpha-bar) exact check: holds
+>>> with slip("the square root left out"):
+...     exact("fwd-alpha-bar", 0.25, 0.5)
+(fwd-alpha-bar) exact check: fails, as it must: the square root left out
+
+`diffnotes.ledger` reads the notebooks and says which equation has which checks, and what is missing.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+
+if TYPE_CHECKING:
+    import sympy
+
+LABEL = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+
+
+class CheckFailed(AssertionError):
+    """The two sides of an equation differ. `label` and `kind` say which equation and which check."""
+
+    def __init__(self, label: str, kind: str, report: str) -> None:
+        super().__init__(f"({label}) {kind} check: fails\n{report}")
+        self.label, self.kind = label, kind
+
+
+def verdict(label: str, kind: str, slip: str = "") -> str:
+    """The one line that a check prints. The ledger looks for it in the outputs that a notebook was saved with."""
+    return f"({label}) {kind} check: " + (f"fails, as it must: {slip}" if slip else "holds")
+
+
+def _known(label: str) -> str:
+    if not LABEL.fullmatch(label):
+        raise ValueError(f"label must be lower-case words joined by '-', such as 'fwd-step', got {label!r}")
+    return label
+
+
+# ---- the three checks -----------------------------------------------------------------------------------------
+
+
+def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
+    """Check that SymPy can bring lhs - rhs to zero.
+
+    Args:
+        label: the equation's label.
+        lhs, rhs: SymPy expressions, numbers, matrices, or lists and tuples of these, nested alike on both sides.
+        why: what the check shows, for the ledger.
+
+    Raises:
+        CheckFailed: a difference was not brought to zero. Where numbers put in for the symbols tell the sides
+            apart, they are shown; where they do not, SymPy could not decide, and the check fails all the same.
+        ValueError: a bad label, a side that is no SymPy expression, or sides of different lengths.
+
+    >>> import sympy
+    >>> a, b = sympy.symbols("a b", positive=True)
+    >>> symbolic("fwd-merge", sympy.sqrt(a * b) ** 2, a * b)
+    (fwd-merge) symbolic check: holds
+    """
+    _known(label)
+    for place, left, right in _pairs("", lhs, rhs):
+        difference = (left - right).doit()
+        if not _is_zero(difference):
+            where = f" at {place}" if place else ""
+            report = f"  lhs{where} = {left}\n  rhs{where} = {right}\n  {_witness(left, right, difference)}"
+            raise CheckFailed(label, "symbolic", report)
+    print(verdict(label, "symbolic"))
+
+
+def exact(
+    label: str,
+    lhs: Any,
+    rhs: Any,
+    rtol: float = 1e-10,
+    *,
+    atol: float = 0.0,
+    elementwise: bool = False,
+    why: str = "",
+) -> None:
+    """Check that two float64 results are equal up to rounding.
+
+    The rule: |lhs - rhs| <= rtol * scale + atol for every element, where the scale is the largest |lhs| or |rhs| of
+    the *whole array*. An element that is small because large ones cancelled carries the rounding of the large ones,
+    so its own size would be the wrong measure. Where no such cancellation happens, `elementwise=True` takes the
+    element's own size as its scale, and is the stricter rule.
+
+    The default, 1e-10, is about a million roundings of 2**-53 = 1.1e-16 added up with one sign: room for a product
+    or a sum over T = 1000 steps, and far below any slip in a formula.
+
+    Args:
+        label: the equation's label.
+        lhs, rhs: tensors, arrays, numbers or nested lists, of the same shape; float64 or integers.
+        rtol: the relative tolerance, >= 0.
+        atol: an absolute tolerance, >= 0, for what is zero on paper. It has no natural size, so it needs a `why`.
+        elementwise: measure each element by its own size.
+        why: where the tolerance comes from, for the ledger.
+
+    Raises:
+        CheckFailed: the sides differ, or one of them holds a NaN or an infinity, which never pass.
+        ValueError: float32 and below (1e-10 means nothing there), no elements, one object on both sides, different
+            shapes, a bad label, a negative tolerance, or an `atol` without a `why`.
+    """
+    _known(label)
+    if not (math.isfinite(rtol) and rtol >= 0 and math.isfinite(atol) and atol >= 0):
+        raise ValueError(f"rtol and atol must be finite and >= 0, got rtol={rtol}, atol={atol}")
+    if atol and not why:
+        raise ValueError(f"atol={atol} needs a why: an absolute tolerance has no natural size")
+    if lhs is rhs and not isinstance(lhs, int | float):
+        raise ValueError("lhs and rhs are one and the same object, so the check could not fail")
+    left, right = _float64("lhs", lhs), _float64("rhs", rhs)
+    if left.shape != right.shape:
+        raise ValueError(f"lhs and rhs must have one shape, got {left.shape} and {right.shape}")
+    sizes = np.maximum(np.abs(left), np.abs(right))
+    scale = sizes if elementwise else np.max(sizes, where=np.isfinite(sizes), initial=0)
+    _compare(label, "exact", left, right, np.broadcast_to(rtol * scale + atol, left.shape), "rounding")
+
+
+def monte_carlo(
+    label: str,
+    samples: Any,
+    expected: Any,
+    z: float = 4.0,
+    *,
+    resolution: float | None = None,
+    why: str = "",
+) -> None:
+    """Check that the mean of independent samples is within z of its standard errors of the expected value.
+
+    The standard error is the samples' own: their standard deviation (with n - 1) over sqrt(n), for each element. When
+    the equation is right, one element is off by more than z = 4 with probability 2 * Phi(-4) = 6.3e-5 (for n in the
+    hundreds and more; heavier tails of Student's t below), and m elements raise a false alarm with probability at
+    most m times that. With a seeded generator a check that has passed passes again.
+
+    Args:
+        label: the equation's label.
+        samples: shape (n, ...), n >= 2, independent along the first axis, any floating type.
+        expected: shape (...), the value that theory predicts for the mean.
+        z: how many standard errors, > 0.
+        resolution: the largest error the check may overlook. Too few samples to see it (z standard errors exceed it
+            in some element) are refused, so that a noisy check cannot pass a wrong formula.
+        why: where the numbers come from, for the ledger.
+
+    Raises:
+        CheckFailed: a mean is too far off, or a sample or an expected value is not finite.
+        ValueError: fewer than two samples, shapes that do not fit, z <= 0, too few samples for `resolution`, or an
+            element whose samples are all equal: its standard error is zero, and `exact` is the check for it.
+    """
+    _known(label)
+    if not (math.isfinite(z) and z > 0):
+        raise ValueError(f"z must be > 0, got {z}")
+    draws = _float64("samples", samples, any_float=True)
+    target = _float64("expected", expected, any_float=True)
+    if draws.ndim == 0 or len(draws) < 2:
+        raise ValueError(f"samples must have shape (n, ...) with n >= 2, got {draws.shape}")
+    if draws.shape[1:] != target.shape:
+        raise ValueError(f"expected must have shape {draws.shape[1:]}, one value a mean, got {target.shape}")
+    if bool(np.any(np.all(draws == draws[:1], axis=0))):
+        raise ValueError(
+            "samples must vary: all draws of an element are equal, so check.exact is the check for it"
+        )
+    with np.errstate(invalid="ignore"):  # an infinity among the draws: caught as such below
+        mean = np.asarray(draws.mean(axis=0))
+        allowed = np.asarray(z * draws.std(axis=0, ddof=1) / math.sqrt(len(draws)))
+    if resolution is not None and bool(np.any(allowed > resolution)):
+        raise ValueError(
+            f"samples must be more: {z:g} standard errors are up to {np.nanmax(allowed):.3g}, "
+            f"above resolution={resolution:g}"
+        )
+    _compare(label, "Monte Carlo", mean, target, allowed, f"{z:g} standard errors")
+
+
+@contextmanager
+def slip(description: str) -> Iterator[None]:
+    """A classic mistake, put in on purpose: the one check inside must fail, and the slip is told as seen.
+
+    Raises:
+        CheckFailed: the check inside passed, so it does not see this mistake.
+    """
+    try:
+        yield
+    except CheckFailed as failed:
+        print(verdict(failed.label, failed.kind, description))
+    else:
+        raise CheckFailed("slip", "planted", f"  no check failed inside: {description}")
+
+
+# ---- what the checks are made of ------------------------------------------------------------------------------
+
+
+def _float64(name: str, value: Any, any_float: bool = False) -> Float64[np.ndarray, "..."]:
+    """`value` as a float64 array; what is stored in another floating type is refused unless `any_float`."""
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if hasattr(value, "detach"):  # a tensor, on whatever device; NumPy has no bfloat16
+        value = value.detach().cpu()
+        value = (value.double() if value.is_floating_point() else value).numpy()
+    array = np.asarray(value)
+    dtype = dtype or str(array.dtype)
+    if "float" in dtype and dtype != "float64" and not any_float:
+        raise ValueError(f"{name} must be float64, got {dtype}: its rounding is not the tolerance's")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be real numbers, got {type(value).__name__} of {dtype}")
+    if array.size == 0:
+        raise ValueError(f"{name} must have an element, or nothing is checked, got shape {array.shape}")
+    return array.astype(np.float64)
+
+
+def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: str) -> None:
+    """Print the verdict, or raise with both sides and the worst element. Written so that NaN cannot pass."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        error = np.abs(left - right)
+    bad = ~(np.isfinite(left) & np.isfinite(right) & (error <= allowed))
+    if not bad.any():
+        return print(verdict(label, kind))
+    excess = np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), -np.inf)
+    worst = tuple(int(i) for i in np.unravel_index(np.argmax(excess), bad.shape))
+    at = f" at {list(worst)}" if worst else ""
+    raise CheckFailed(
+        label,
+        kind,
+        f"  lhs = {np.array2string(left, threshold=12, precision=12)}\n"
+        f"  rhs = {np.array2string(right, threshold=12, precision=12)}\n"
+        f"  {bad.sum()} of {bad.size} differ; worst{at}: {left[worst]:.12g} against {right[worst]:.12g}, "
+        f"off by {error[worst]:.3g}, allowed {allowed[worst]:.3g} ({unit})",
+    )
+
+
+def _pairs(place: str, lhs: Any, rhs: Any) -> "Iterator[tuple[str, sympy.Expr, sympy.Expr]]":
+    """The scalar pairs of two expressions, sequences or matrices, each with its place."""
+    import sympy
+
+    if isinstance(lhs, sympy.MatrixBase) and isinstance(rhs, sympy.MatrixBase):
+        lhs, rhs = lhs.tolist(), rhs.tolist()
+    sequence = (list, tuple, sympy.Tuple)
+    if isinstance(lhs, sequence) and isinstance(rhs, sequence):
+        if len(lhs) != len(rhs) or len(lhs) == 0:
+            raise ValueError(f"lhs and rhs must have one length > 0, got {len(lhs)} and {len(rhs)}")
+        for i, (left, right) in enumerate(zip(lhs, rhs, strict=True)):
+            yield from _pairs(f"{place}[{i}]", left, right)
+        return
+    try:
+        pair = sympy.sympify(lhs, strict=True), sympy.sympify(rhs, strict=True)
+    except sympy.SympifyError as error:
+        raise ValueError(f"lhs and rhs must be SymPy expressions, got {lhs!r} and {rhs!r}") from error
+    if not all(isinstance(side, sympy.Expr) for side in pair):
+        raise ValueError(f"lhs and rhs must be SymPy expressions nested alike, got {lhs!r} and {rhs!r}")
+    yield place, *pair
+
+
+def _is_zero(difference: "sympy.Expr") -> bool:
+    """Whether SymPy can show that an expression is zero: the cheap ways first, each a proof when it succeeds."""
+    import sympy
+
+    ways = (
+        lambda e: e,
+        sympy.expand,
+        sympy.simplify,
+        lambda e: sympy.simplify(sympy.expand_log(sympy.expand(e))),
+        lambda e: sympy.simplify(sympy.radsimp(sympy.together(e))),
+        lambda e: sympy.simplify(e.rewrite(sympy.exp)),
+    )
+    return any(way(difference) == 0 for way in ways)
+
+
+def _witness(left: "sympy.Expr", right: "sympy.Expr", difference: "sympy.Expr") -> str:
+    """Numbers for the symbols at which the two sides differ, if some are found: shown to the reader, no more."""
+    import sympy
+
+    symbols = sorted(difference.free_symbols, key=str)
+    for base in (sympy.Rational(1, 3), sympy.Rational(3, 5), sympy.Rational(1, 7)):
+        values: dict[Any, Any] = {}
+        for i, symbol in enumerate(symbols):
+            value = sympy.Integer(i + 2) if symbol.is_integer else base + sympy.Rational(i, 20)
+            values[symbol] = -value if symbol.is_negative else value
+        try:
+            a, b = (sympy.N(side.subs(values).doit(), 30) for side in (left, right))
+            apart = abs(complex(a - b)) > 1e-12 * max(abs(complex(a)), abs(complex(b)))
+        except (TypeError, ValueError):  # a side without a number: an unknown function, an integral left open
+            continue
+        if apart:
+            point = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
+            return f"they differ{' at ' * bool(point)}{point}: {sympy.N(a, 6)} against {sympy.N(b, 6)}"
+    return f"the difference was not brought to zero: {sympy.simplify(difference)}"

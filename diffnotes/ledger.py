@@ -1,0 +1,287 @@
+"""The ledger: every labelled equation of the notebooks, with the checks that name it.
+
+It reads the notebooks' files (their JSON, and the syntax tree of their code) and runs nothing. The tests hold its list of
+problems empty; the book's page of checked equations is its table.
+"""
+
+import ast
+import inspect
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffnotes import check
+
+KINDS = {
+    "symbolic": "symbolic",
+    "exact": "exact",
+    "monte_carlo": "Monte Carlo",
+}  # function -> word on the page
+
+# `$$ ... $$ (label)`: the one form of a labelled equation that the book's Markdown knows
+EQUATION = re.compile(r"\$\$(?P<tex>(?:(?!\$\$).)+)\$\$[ \t]*\((?P<label>[^()\s]+)\)", re.DOTALL)
+_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
+_QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One call of a check, as it stands in a notebook."""
+
+    label: str
+    kind: str  # "symbolic", "exact" or "Monte Carlo"
+    cell: int  # the index of its cell in the notebook
+    tolerance: str  # in words, with the numbers of the call
+    why: str  # where the tolerance comes from
+    slip: str  # the mistake that it must catch; empty for a check that must hold
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One labelled equation, with the checks of it in the same notebook."""
+
+    notebook: str  # the file's name, without .ipynb
+    label: str
+    tex: str
+    cell: int
+    checks: tuple[Check, ...]  # those that must hold
+    slips: tuple[Check, ...]  # those that must fail
+
+    @property
+    def is_definition(self) -> bool:
+        """Whether the equation only gives a name, so that there is nothing to check."""
+        return self.label.startswith("def-")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The equations in the book's order, each notebook's title, and everything that is wrong."""
+
+    equations: tuple[Equation, ...]
+    titles: dict[str, str]
+    problems: tuple[str, ...]
+
+
+def read(notebooks: Sequence[Path]) -> Ledger:
+    """Match every labelled equation of some notebooks with the checks that name it.
+
+    Args:
+        notebooks: paths of .ipynb files, in the book's order.
+
+    Returns:
+        The ledger. Its problems are: an equation without a check that holds; a check of a label that its own notebook
+        does not have; a label that is taken, or not of the form `fwd-step`; a check whose label is not written out as
+        a text; one that the saved outputs do not show to have run; a slip around more or less than one check; a cell
+        that is not Python; and a module imported in a way that would hide its checks.
+    """
+    equations: list[Equation] = []
+    titles: dict[str, str] = {}
+    problems: list[str] = []
+    for path in notebooks:
+        name = path.name.removesuffix(".ipynb")
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        titles[name] = _title(cells) or name
+        checks = _checks(name, cells, problems)
+        labelled = [(i, *found) for i, cell in enumerate(cells) for found in labelled_equations(cell)]
+        for i, label, tex in labelled:
+            mine = [c for c in checks if c.label == label]
+            holding = tuple(c for c in mine if not c.slip)
+            equations.append(Equation(name, label, tex, i, holding, tuple(c for c in mine if c.slip)))
+        known = {label for _, label, _ in labelled}
+        problems += [
+            f"{name}, cell {c.cell}: a check names ({c.label}), which is no equation of this notebook"
+            for c in checks
+            if c.label not in known
+        ]
+    problems += _label_problems(equations)
+    return Ledger(tuple(equations), titles, tuple(problems))
+
+
+def prose(cell: dict[str, Any]) -> str:
+    """The text of a Markdown cell without what it quotes as code; empty for a code cell."""
+    if cell["cell_type"] != "markdown":
+        return ""
+    return _QUOTED.sub("", _FENCED.sub("", "".join(cell["source"])))
+
+
+def labelled_equations(cell: dict[str, Any]) -> list[tuple[str, str]]:
+    """The (label, TeX) pairs of the labelled equations in a cell."""
+    return [(found["label"], found["tex"].strip()) for found in EQUATION.finditer(prose(cell))]
+
+
+def syntax_tree(cell: dict[str, Any]) -> ast.Module:
+    """A code cell as Python's syntax tree, where lines such as `%pip install ...` stand as `pass`.
+
+    Raises:
+        SyntaxError: the rest of the cell is not Python either.
+    """
+    source = "".join(cell["source"])
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+def table(book: Ledger) -> str:
+    """The ledger in Markdown: the totals, then a table for each notebook, with a link to each equation.
+
+    A link `[fwd-step](#fwd-step)` becomes the equation's number in the built book. JupyterLab, Colab and GitHub do not
+    follow it, and show the label.
+    """
+    equations = [e for e in book.equations if not e.is_definition]
+    checks = [c for e in equations for c in e.checks]
+    slips = sum(len(e.slips) for e in equations)
+    kinds = Counter(c.kind for c in checks)
+    lines = [
+        f"**{len(equations)} equations, {len(checks)} checks**: "
+        + ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS.values())
+        + f". **{slips} planted slips**, each caught. "
+        f"{len(book.equations) - len(equations)} labelled definitions, which need no check."
+    ]
+    for name, title in book.titles.items():
+        mine = [e for e in equations if e.notebook == name]
+        if mine:
+            lines += ["", f"**[{title}]({name}.ipynb)**", ""]
+            lines += ["| | equation | check | tolerance | where it comes from |", "|---|---|---|---|---|"]
+            lines += [_row(equation) for equation in mine]
+    return "\n".join(lines)
+
+
+# ---- what they are made of ------------------------------------------------------------------------------------
+
+
+def _row(equation: Equation) -> str:
+    tex = re.sub(r"\s+", " ", equation.tex).replace("\\|", "\\Vert ").replace("|", "\\vert ")
+    kinds = [c.kind for c in equation.checks] + [f"slip caught: {c.slip}" for c in equation.slips]
+    columns = (
+        f"[{equation.label}](#{equation.label})",
+        f"$\\displaystyle {tex}$",
+        "<br>".join(kinds),
+        "<br>".join(c.tolerance for c in equation.checks),
+        "<br>".join(c.why for c in equation.checks),
+    )
+    return "| " + " | ".join(columns) + " |"
+
+
+def _title(cells: list[dict[str, Any]]) -> str:
+    """A notebook's title: its first heading."""
+    found = (re.search(r"^# +(.+)$", prose(cell), re.MULTILINE) for cell in cells)
+    return next((match[1].strip() for match in found if match), "")
+
+
+def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for equation in equations:
+        at = f"{equation.notebook}, cell {equation.cell}"
+        if equation.label in seen:
+            yield f"{at}: the label ({equation.label}) is taken, by {seen[equation.label]}"
+        seen.setdefault(equation.label, at)
+        if not check.LABEL.fullmatch(equation.label):
+            yield f"{at}: ({equation.label}) is no label: lower-case words joined by '-', a letter first"
+        if not equation.is_definition and not equation.checks:
+            yield f"{at}: ({equation.label}) has no check in this notebook"
+
+
+def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list[Check]:
+    """Every check of a notebook, in order; what is wrong with one is added to `problems`."""
+    checks: list[Check] = []
+    for i, cell in enumerate(cells):
+        if cell["cell_type"] != "code":
+            continue
+        at = f"{name}, cell {i}"
+        reader = _Reader(i)
+        try:
+            reader.visit(syntax_tree(cell))
+        except SyntaxError as error:
+            reader.problems.append(f"not Python: {error.msg}, line {error.lineno}")
+        printed = "".join(
+            "".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"
+        ).splitlines()
+        for c in reader.checks:
+            line = check.verdict(c.label, c.kind, c.slip)
+            if line not in printed:
+                reader.problems.append(f"the check has not run: the saved output lacks the line '{line}'")
+        problems += [f"{at}: {problem}" for problem in reader.problems]
+        checks += reader.checks
+    return checks
+
+
+class _Reader(ast.NodeVisitor):
+    """The checks in the code of one cell, and the slips around them."""
+
+    def __init__(self, cell: int) -> None:
+        self.cell = cell
+        self.slip = ""
+        self.checks: list[Check] = []
+        self.problems: list[str] = []
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        names = [alias.asname for alias in node.names if alias.name == "check"]
+        if node.module == "diffnotes.check" or (node.module == "diffnotes" and any(names)):
+            self.problems.append("import check whole and under its own name, or its calls are not counted")
+
+    def visit_With(self, node: ast.With) -> None:
+        slips = [item.context_expr for item in node.items if _called(item.context_expr) == "slip"]
+        outer, before = self.slip, len(self.checks)
+        for call in slips:
+            assert isinstance(call, ast.Call)
+            self.slip = _literal(call.args[0]) if call.args else ""
+            if not self.slip:
+                self.problems.append("a slip must be described by a literal text")
+        self.generic_visit(node)
+        self.slip = outer
+        if slips and len(self.checks) != before + 1:
+            self.problems.append("a slip must hold exactly one check: after a failing one nothing runs")
+
+    def visit_Call(self, node: ast.Call) -> None:
+        function = _called(node)
+        if function in KINDS:
+            self._add(node, function)
+        self.generic_visit(node)
+
+    def _add(self, node: ast.Call, function: str) -> None:
+        keywords = {keyword.arg or "**": keyword.value for keyword in node.keywords}
+        try:
+            given = inspect.signature(getattr(check, function)).bind(*node.args, **keywords)
+        except TypeError as error:
+            self.problems.append(f"check.{function}: {error}")
+            return
+        label = _literal(given.arguments["label"])
+        if not label:
+            self.problems.append(f"check.{function}: the label must be a literal text")
+            return
+        given.apply_defaults()
+        words = {k: ast.unparse(v) if isinstance(v, ast.AST) else str(v) for k, v in given.arguments.items()}
+        tolerance, usual = _tolerance(function, words)
+        why = keywords.get("why", ast.Constant(usual))
+        if not _literal(why):
+            self.problems.append(f"check.{function}: why must be a literal text")
+        self.checks.append(Check(label, KINDS[function], self.cell, tolerance, _literal(why), self.slip))
+
+
+def _called(node: ast.AST) -> str:
+    """The name f of a call `check.f(...)`, or nothing."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="check"), attr=name)):
+            return name
+    return ""
+
+
+def _literal(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _tolerance(function: str, words: dict[str, str]) -> tuple[str, str]:
+    """A check's tolerance in words, and where it comes from when the call does not say."""
+    if function == "symbolic":
+        return "none", "lhs − rhs simplifies to 0"
+    if function == "exact":
+        scale = "of each element" if words["elementwise"] == "True" else "of the largest element"
+        absolute = f" plus {words['atol']}" if words["atol"] != "0.0" else ""
+        return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 an operation"
+    finest = f", at most {words['resolution']}" if words["resolution"] != "None" else ""
+    return f"{words['z'].removesuffix('.0')} standard errors{finest}", "the spread of the samples"
