@@ -1,10 +1,71 @@
-V := .venv
-PY := $(V)/bin/python
-$(V)/.ready: requirements.txt pyproject.toml
-	test -x $(PY) || python3 -m venv $(V)
-	$(PY) -m pip install -r requirements.txt
-	$(PY) -m pip install -e . --no-deps
-	touch $@
-.PHONY: book
-book: $(V)/.ready
-	$(V)/bin/jupyter-book build . -W -n --keep-going
+# Everything from nothing but Python (3.11 or newer) and make. `make help` lists the targets.
+
+PYTHON ?= python3
+JOBS   ?= 2
+PORT   ?= 8000
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The execution cache knows the notebooks, not the package they import: this checksum does.
+SOURCES  := $(shell find diffnotes -type f ! -path '*/__pycache__/*' | LC_ALL=C sort) requirements.txt
+CHECKSUM := $(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
+EXECUTED := _build/.executed-with-$(CHECKSUM)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint types format notebooks serve lab account clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv and install the pinned requirements and diffnotes in it
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q -e . --no-deps
+	@touch $@
+
+book: $(READY) $(EXECUTED)  ## build the executed book into _build/html (FORCE=1: execute every notebook anew)
+	$(if $(FORCE),rm -rf _build/.jupyter_cache)
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
+$(EXECUTED):
+	@mkdir -p _build
+	rm -rf _build/.jupyter_cache _build/.executed-with-*
+	@touch $@
+
+test: lint types book  ## everything: lint, types, the build, and all tests, the notebooks' outputs among them
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tests book
+
+lint: $(READY)  ## ruff: rules and format, notebooks too
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(READY)  ## run every notebook and save it with its outputs (BOOK=book/01-forward.ipynb: only that)
+	$(BIN)/python tools/notebooks.py $(BOOK)
+
+serve: book  ## build, then serve the book on http://localhost:8000
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book
+
+account:  ## NAME=you: put your GitHub account into every address of the repository
+	@$(PYTHON) tools/account.py $(NAME)
+
+clean:  ## remove what was built
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find book diffnotes tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv too
+	rm -rf $(VENV)

@@ -1,0 +1,52 @@
+"""Run notebooks and save them with their outputs: `python tools/notebooks.py [PATH ...]`, default all of book/.
+
+What is saved is the same on every machine but for the figures: no timings, no widget state, no editor's metadata, one
+kernel name. `normalise` alone says what a committed notebook looks like.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """`notebook`, changed in place: only metadata that readers and the build use, outputs without widget ids."""
+    kept = {"mystnb": notebook.metadata.mystnb} if "mystnb" in notebook.metadata else {}
+    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"}, **kept)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in ("mystnb", "tags")})
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+            if "metadata" in output:
+                output.metadata = NotebookNode()
+    return notebook
+
+
+def execute(path: Path) -> float:
+    """Run `path` in a fresh kernel from its own folder, save it normalised, return the seconds it took."""
+    start = time.perf_counter()
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name=KERNEL["name"],
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        coalesce_streams=True,
+    ).execute()
+    nbformat.write(normalise(notebook), path)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(BOOK.glob("*.ipynb")):
+        print(f"{path.name}: {execute(path):.1f} s", flush=True)
