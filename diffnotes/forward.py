@@ -13,16 +13,13 @@ tensor([6.0539e-05], dtype=torch.float64)
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffnotes.schedule import NoiseSchedule, Time
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 
-def q_step(
-    schedule: NoiseSchedule, x_prev: Float[Tensor, "batch *event"], t: Time, noise: Float[Tensor, "batch *event"]
-) -> Float[Tensor, "batch *event"]:
+def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Batch:
     """One Markov step: x_t drawn from q(x_t | x_{t-1}) with the standard normal `noise` (Ho et al. 2020, eq. 2).
 
     Args:
@@ -38,9 +35,7 @@ def q_step(
     return keep * x_prev + add * noise  # (fwd-step)
 
 
-def q_sample(
-    schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"], t: Time, noise: Float[Tensor, "batch *event"]
-) -> Float[Tensor, "batch *event"]:
+def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch:
     """All t steps in one jump: x_t drawn from q(x_t | x_0) with the standard normal `noise` (Ho et al. 2020, eq. 4).
 
     Args:
@@ -56,7 +51,7 @@ def q_sample(
     return signal * x0 + schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0) * noise  # (fwd-jump)
 
 
-def q_marginal(schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"], t: Time) -> Normal:
+def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
     """The distribution q(x_t | x_0), each coordinate on its own (Ho et al. 2020, eq. 4); batch shape like `x0`.
 
     Raises:
@@ -64,17 +59,20 @@ def q_marginal(schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"], t: Ti
     """
     scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
     mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
-    return Normal(mean, scale.expand_as(x0), validate_args=False)  # (fwd-closed-form); validating would make a GPU wait
+    return Normal(
+        mean, scale.expand_as(x0), validate_args=False
+    )  # (fwd-closed-form); validating would make a GPU wait
 
 
-def prior_kl(schedule: NoiseSchedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     """KL(q(x_T | x_0) || N(0, I)) in nats, one an example, summed over coordinates: how far off the prior still is.
 
     The work is done in float64 whatever the dtype of `x0`: the answer is the small difference of numbers near 1.
     This is L_T of Ho et al. 2020, eq. 5.
     """
-    a = schedule.alpha_bars[-1]
-    kl = (a * (x0.double() ** 2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
+    x = x0.double()
+    a = schedule.at(schedule.alpha_bars, schedule.T, x)
+    kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
     return kl.flatten(1).sum(1).to(x0.dtype)
 
 

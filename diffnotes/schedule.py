@@ -1,7 +1,7 @@
 """The noise schedule: how much noise each step adds, and what follows from it.
 
-Every tensor here has length T + 1 and index 0 is the data: `betas[0] = 0`, `alpha_bars[0] = 1`. So `alpha_bars[t]` in
-code is alpha-bar_t on the page, and nothing needs a special case at t = 1.
+Every tensor here has length T + 1 and index 0 is the data: `betas[0] = 0`, `alpha_bars[0] = 1`. So
+`alpha_bars[t]` in code is alpha-bar_t on the page, and nothing needs a special case at t = 1.
 
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> schedule
@@ -23,7 +23,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
+Batch = Float[Tensor, "batch *event"]
+PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
+PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +53,7 @@ class NoiseSchedule:
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
 
-    # ---- the ways to make one -----------------------------------------------------------------------------------
+    # ---- the ways to make one -----------------------------------------------------------------------------
 
     @classmethod
     def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "NoiseSchedule":
@@ -82,7 +85,7 @@ class NoiseSchedule:
         return cls(torch.full((T,), beta, dtype=torch.float64))
 
     @classmethod
-    def from_alpha_bars(cls, alpha_bars: Float[Tensor, " T"]) -> "NoiseSchedule":
+    def from_alpha_bars(cls, alpha_bars: Tensor) -> "NoiseSchedule":
         """The schedule with these alpha_bar_1 .. alpha_bar_T, strictly falling in (0, 1).
 
         Its betas are beta' = 1 - alpha_bar_t / alpha_bar_s of neighbours s, t, so a sub-sequence of a schedule is one.
@@ -98,7 +101,7 @@ class NoiseSchedule:
         """The same schedule with its tensors on `device` (float64: not to be had on Apple's mps)."""
         return type(self)(self.betas[1:].to(device))
 
-    # ---- what follows from beta -----------------------------------------------------------------------------------
+    # ---- what follows from beta ---------------------------------------------------------------------------
 
     @property
     def T(self) -> int:
@@ -106,57 +109,60 @@ class NoiseSchedule:
         return len(self.betas) - 1
 
     @cached_property
-    def alphas(self) -> Float[Tensor, " steps"]:
+    def alphas(self) -> PerStep:
         """alpha_t = 1 - beta_t."""
         return 1 - self.betas
 
     @cached_property
-    def log_alpha_bars(self) -> Float[Tensor, " steps"]:
+    def log_alpha_bars(self) -> PerStep:
         """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
         return torch.log1p(-self.betas).cumsum(0)
 
     @cached_property
-    def alpha_bars(self) -> Float[Tensor, " steps"]:
+    def alpha_bars(self) -> PerStep:
         """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
         return self.log_alpha_bars.exp()
 
     @cached_property
-    def one_minus_alpha_bars(self) -> Float[Tensor, " steps"]:
+    def one_minus_alpha_bars(self) -> PerStep:
         """1 - alpha_bar_t, the variance of the noise at t, by expm1: no digits lost where alpha_bar is near 1."""
-        return -torch.expm1(self.log_alpha_bars)
+        return torch.expm1(
+            self.log_alpha_bars
+        ).abs()  # abs, not minus: at index 0 that would be -0, and its log no infinity
 
     @cached_property
-    def sqrt_alpha_bars(self) -> Float[Tensor, " steps"]:
+    def sqrt_alpha_bars(self) -> PerStep:
         """sqrt(alpha_bar_t), the factor of x_0 in x_t."""
         return (self.log_alpha_bars / 2).exp()
 
     @cached_property
-    def sqrt_one_minus_alpha_bars(self) -> Float[Tensor, " steps"]:
+    def sqrt_one_minus_alpha_bars(self) -> PerStep:
         """sqrt(1 - alpha_bar_t), the factor of the noise in x_t."""
         return self.one_minus_alpha_bars.sqrt()
 
     @cached_property
-    def posterior_variances(self) -> Float[Tensor, " steps"]:
+    def posterior_variances(self) -> PerStep:
         """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(x_{t-1} | x_t, x_0).
 
         Zero at t = 1, where x_0 is already known. Source: Ho et al. 2020, eq. 7.
         """
         noise = self.one_minus_alpha_bars
-        return torch.cat([noise[:1], self.betas[1:] * noise[:-1] / noise[1:]])
+        before = torch.cat([noise.new_zeros(1), noise.narrow(0, 0, self.T)])  # 1 - alpha_bar_{t-1} at index t
+        return torch.where(self.betas > 0, self.betas * before / noise, 0.0)  # (rev-posterior-variance)
 
     @cached_property
-    def log_snr(self) -> Float[Tensor, " steps"]:
+    def log_snr(self) -> PerStep:
         """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
         return self.log_alpha_bars - self.one_minus_alpha_bars.log()
 
     @cached_property
-    def snr(self) -> Float[Tensor, " steps"]:
+    def snr(self) -> PerStep:
         """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, eq. 1)."""
         return self.alpha_bars / self.one_minus_alpha_bars
 
-    # ---- use --------------------------------------------------------------------------------------------------------
+    # ---- use ----------------------------------------------------------------------------------------------
 
-    def at(self, values: Float[Tensor, " steps"], t: Time, x: Tensor) -> Tensor:
+    def at(self, values: PerStep, t: Time, x: Tensor) -> Tensor:
         """`values[t]` in the dtype of `x`, shaped to multiply it: () for an int t, (batch, 1, ..) for a tensor t.
 
         Raises:
@@ -168,17 +174,24 @@ class NoiseSchedule:
                 raise ValueError(f"t must lie in 1..{self.T}, got {t}")
             if values.device.type != "cpu" and values.device != x.device:
                 raise ValueError(f"schedule and x must share a device, got {values.device} and {x.device}")
-            return values[t].to(x.dtype)
+            return values.select(0, t).to(x.dtype)
         if t.shape != x.shape[:1]:
-            raise ValueError(f"t must have shape {tuple(x.shape[:1])}, one an example of x, got {tuple(t.shape)}")
+            raise ValueError(
+                f"t must have shape {tuple(x.shape[:1])}, one an example of x, got {tuple(t.shape)}"
+            )
         if not t.device == x.device == values.device:
             raise ValueError(
                 f"schedule, x and t must share a device, got {values.device}, {x.device} and {t.device}: "
                 "move the schedule once with schedule.to(device)"
             )
-        if t.device.type == "cpu" and _has_values(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= self.T:
+        if (
+            t.device.type == "cpu"
+            and _has_values(t)
+            and len(t)
+            and not 1 <= int(t.min()) <= int(t.max()) <= self.T
+        ):
             raise ValueError(f"t must lie in 1..{self.T}, got {int(t.min())} .. {int(t.max())}")
-        return values[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
     def __repr__(self) -> str:
         if not _has_values(self.betas):
@@ -213,7 +226,9 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     if spacing == "linspace":
         return [1 + _round(i * (T - 1), steps - 1) for i in range(steps)]
     ts = [1 + _round(i * i * (T - 1), (steps - 1) ** 2) for i in range(steps)]
-    for i in range(1, steps):  # near the data squares are closer than 1: push up; convexity keeps the end at T
+    for i in range(
+        1, steps
+    ):  # near the data squares are closer than 1: push up; convexity keeps the end at T
         ts[i] = max(ts[i], ts[i - 1] + 1)
     return ts
 

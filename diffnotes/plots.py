@@ -1,0 +1,116 @@
+"""Figures for the notebooks: one look, readable on a light and on a dark page, and a player that scrubs offline.
+
+Every figure has an opaque white ground, so a dark page shows it as a sheet of paper. The colours are those of Okabe
+and Ito (2008), which readers with any colour vision can tell apart; where a line must be told apart in print, its dash differs.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+
+RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
+    "#d55e00", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#595959",
+)  # fmt: skip
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for the book: call it once, before the first figure."""
+    mpl.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.dpi": 100,
+            "figure.figsize": (7.2, 3.2),
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY]),
+            "lines.linewidth": 1.8,
+            "legend.frameon": False,
+            "grid.alpha": 0.3,
+        }
+    )
+
+
+def fade(colour: str) -> LinearSegmentedColormap:
+    """A colour map from clear to `colour`, for densities that lie over one another."""
+    return LinearSegmentedColormap.from_list(colour, [(*to_rgb(colour), 0.0), (*to_rgb(colour), 0.9)])
+
+
+def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[str]) -> None:
+    """Densities p(x, t) of shape (times, len(x)) as bands over t = 0 .. times - 1, each t scaled to its own peak."""
+    for p, colour in zip(densities, colours, strict=True):
+        p = np.asarray(p)
+        scaled = (p / p.max(axis=1, keepdims=True)).T
+        box = (-0.5, p.shape[0] - 0.5, float(x[0]), float(x[-1]))
+        ax.imshow(
+            scaled, extent=box, origin="lower", aspect="auto", cmap=fade(colour), interpolation="bilinear"
+        )
+
+
+def trajectories(ax: Axes, paths: Sequence[Any], colours: Sequence[str], *, alpha: float = 0.35) -> None:
+    """Paths of shape (times, walkers) over t = 0 .. times - 1, one colour a group."""
+    for path, colour in zip(paths, colours, strict=True):
+        ax.plot(np.asarray(path), color=colour, alpha=alpha, linewidth=0.8)
+
+
+def cloud(
+    ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size: float = 3.0, **style: Any
+) -> None:
+    """2-D points (n, 2) on a square of side 2 * limit without ticks."""
+    points = np.asarray(points)
+    ax.scatter(points[:, 0], points[:, 1], s=size, c=colour, linewidths=0, alpha=0.6, **style)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+
+
+def player(
+    fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str, dpi: int = 80
+) -> Any:
+    """An animation to play and scrub in the static page: matplotlib's own player, made fit for an offline book.
+
+    Args:
+        fig: the figure that `draw` draws on; it is closed afterwards.
+        draw: draws frame number i, 0 <= i < frames.
+        label: what the animation shows, for those who cannot see it.
+        name: a word that makes the ids on the page unique and the same at every run.
+
+    Returns an `IPython.display.HTML`. Against `Animation.to_jshtml`: ids are fixed, the icon font (which the template
+    fetches from outside) gives way to plain signs, and the picture, the slider and the buttons carry names.
+    """
+    from IPython.display import HTML
+
+    with mpl.rc_context({"savefig.dpi": dpi, "figure.dpi": dpi, "animation.embed_limit": 10}):
+        page = FuncAnimation(fig, draw, frames=frames, init_func=lambda: []).to_jshtml(
+            fps=6, default_mode="once"
+        )
+    plt.close(fig)
+    return HTML(_offline(page, label, name))
+
+
+_SIGNS = {  # what stands in for each icon of the template, by its class
+    "fa-minus": "−", "fa-fast-backward": "«", "fa-step-backward": "‹", "fa-play fa-flip-horizontal": "◁",
+    "fa-pause": "‖", "fa-play": "▷", "fa-step-forward": "›", "fa-fast-forward": "»", "fa-plus": "+",
+}  # fmt: skip
+
+
+def _offline(page: str, label: str, name: str) -> str:
+    found = re.search(r"_anim_img([0-9a-f]{32})", page)
+    if not found:
+        raise RuntimeError("matplotlib's player no longer has the template that diffnotes.plots knows")
+    page = re.sub(r"<link[^>]*>", "", page.replace(found[1], name))
+    page = page.replace("<img id=", f'<img alt="{label}" style="max-width: 100%" id=')
+    page = page.replace(
+        'type="range"', f'type="range" aria-label="Frame of: {label}" style="max-width: 100%"'
+    )
+    page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: _SIGNS[icon[1]], page)
+    return "\n".join(line.rstrip() for line in page.strip().splitlines())

@@ -1,0 +1,249 @@
+"""schedule.py: the numbers, the index convention, accuracy where digits are lost, every spacing, every error."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from diffnotes.schedule import NoiseSchedule, timesteps
+
+SPACINGS = ("trailing", "leading", "linspace", "quadratic")
+EPS = 2.0**-53  # one float64 rounding, relative
+
+betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=60).map(
+    lambda b: torch.tensor(b, dtype=torch.float64)
+)
+
+
+def exact_alpha_bars(schedule: NoiseSchedule) -> list[Fraction]:
+    """alpha-bar_0 .. alpha-bar_T as exact fractions of the stored betas: no rounding at all."""
+    bars = [Fraction(1)]
+    for beta in schedule.betas[1:].tolist():
+        bars.append(bars[-1] * (1 - Fraction(beta)))
+    return bars
+
+
+def as_floats(values: list[Fraction]) -> torch.Tensor:
+    return torch.tensor([float(v) for v in values], dtype=torch.float64)
+
+
+def close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> None:
+    torch.testing.assert_close(a, b, rtol=rtol, atol=0.0)
+
+
+# ---- numbers and conventions ------------------------------------------------------------------------------------
+
+
+def test_known_numbers_of_the_linear_schedule() -> None:
+    s = NoiseSchedule.linear(T=1000)
+    assert s.betas[1] == 1e-4 and s.betas[1000] == 0.02
+    assert float(s.alpha_bars[500]) == pytest.approx(0.07858724288, rel=1e-9)  # all digits that were given
+    assert float(s.alpha_bars[1000]) == pytest.approx(4.03582976538e-5, rel=1e-11)
+    assert float(s.posterior_variances[2]) == pytest.approx(5.453187661e-5, rel=1e-9)
+    assert float(s.log_snr[1000]) == pytest.approx(-10.117673, abs=5e-7)
+
+
+def test_index_zero_is_the_data() -> None:
+    s = NoiseSchedule.constant(T=3, beta=0.25)
+    assert s.T == 3 and len(s.betas) == len(s.alpha_bars) == 4
+    assert (s.betas[0], s.alphas[0], s.alpha_bars[0], s.one_minus_alpha_bars[0]) == (0, 1, 1, 0)
+    assert s.snr[0] == s.log_snr[0] == math.inf
+    close(s.alpha_bars, torch.tensor([1, 0.75, 0.75**2, 0.75**3], dtype=torch.float64), 4 * EPS)
+
+
+def test_cosine_follows_nichol_and_dhariwal_eq_17() -> None:
+    T, offset = 100, 0.008
+    s = NoiseSchedule.cosine(T)
+    f = [math.cos((t / T + offset) / (1 + offset) * math.pi / 2) ** 2 for t in range(T + 1)]
+    unclipped = torch.tensor(
+        [a / f[0] for a in f[:-1]], dtype=torch.float64
+    )  # the last beta alone is clipped
+    close(s.alpha_bars[:-1], unclipped, 1e-10)
+    assert s.betas[-1] == 0.999 and float(s.betas[1:-1].max()) < 0.999
+
+
+def test_linear_is_rescaled_so_that_the_total_noise_stays() -> None:
+    for T in (50, 200, 4000):
+        total = float(NoiseSchedule.linear(T).betas.sum())
+        assert total == pytest.approx(1000 * (1e-4 + 0.02) / 2, rel=T * EPS)
+
+
+@given(betas)
+def test_derived_quantities_against_exact_fractions(b: torch.Tensor) -> None:
+    s = NoiseSchedule(b)
+    bars = exact_alpha_bars(s)
+    # Each log1p is off by an ulp of itself, and the sum of T of them by T ulps of the sum: relative T * EPS * |log|
+    # after exp. |log alpha-bar| is at most 60 * 6.9; a factor 4 covers exp, expm1 and the division.
+    tol = 4 * s.T * EPS * max(1.0, float(-s.log_alpha_bars[-1]))
+    noise = [1 - a for a in bars]
+    post = [Fraction(0)] + [Fraction(s.betas[t].item()) * noise[t - 1] / noise[t] for t in range(1, s.T + 1)]
+    close(s.alpha_bars, as_floats(bars), tol)
+    close(s.one_minus_alpha_bars, as_floats(noise), tol)
+    close(s.sqrt_alpha_bars**2, as_floats(bars), tol)
+    close(s.sqrt_one_minus_alpha_bars**2, as_floats(noise), tol)
+    close(s.posterior_variances, as_floats(post), tol)
+    close(s.snr[1:], as_floats([a / n for a, n in zip(bars[1:], noise[1:], strict=True)]), tol)
+    close(s.alphas, 1 - s.betas, EPS)
+    torch.testing.assert_close(s.log_snr[1:], s.snr[1:].log(), rtol=4 * tol, atol=4 * tol)
+
+
+def test_one_minus_alpha_bar_keeps_its_digits_near_the_data() -> None:
+    s = NoiseSchedule.constant(T=2, beta=1e-12)
+    close(s.one_minus_alpha_bars[1:], as_floats([1 - a for a in exact_alpha_bars(s)[1:]]), 8 * EPS)
+
+
+@given(betas)
+def test_posterior_variance_lies_below_beta_and_all_is_monotone(b: torch.Tensor) -> None:
+    s = NoiseSchedule(b)
+    assert s.posterior_variances[1] == 0
+    assert bool(
+        (s.posterior_variances <= s.betas).all()
+    )  # strictly on paper; equal where 1 - alpha-bar rounds to 1
+    assert bool((s.alpha_bars.diff() < 0).all()) and bool((s.log_snr[1:].diff() < 0).all())
+
+
+@given(betas)
+def test_from_alpha_bars_inverts_alpha_bars(b: torch.Tensor) -> None:
+    s = NoiseSchedule(b)
+    again = NoiseSchedule.from_alpha_bars(s.alpha_bars[1:])
+    # log(alpha-bar) carries an absolute error of about EPS * (1 + |log|), and beta is a difference of two of them
+    allowed = 8 * EPS * s.T * (1 + float(-s.log_alpha_bars[-1]))
+    torch.testing.assert_close(again.betas, s.betas, rtol=0.0, atol=allowed)
+
+
+def test_a_sub_sequence_is_a_schedule() -> None:
+    full = NoiseSchedule.linear(1000)
+    ts = timesteps(1000, 7)
+    sub = NoiseSchedule.from_alpha_bars(full.alpha_bars[ts])
+    close(sub.alpha_bars[1:], full.alpha_bars[ts], 100 * EPS)
+    assert float(sub.betas[3]) == pytest.approx(
+        float(1 - full.alpha_bars[ts[2]] / full.alpha_bars[ts[1]]), rel=1e-13
+    )
+
+
+def test_is_frozen_float64_and_keeps_the_callers_tensor() -> None:
+    given_betas = torch.tensor([0.1, 0.2], dtype=torch.float32)
+    s = NoiseSchedule(given_betas)
+    assert s.betas.dtype == s.alpha_bars.dtype == s.snr.dtype == torch.float64
+    assert given_betas.shape == (2,)
+    with pytest.raises(AttributeError):
+        s.betas = given_betas  # type: ignore[misc]
+
+
+# ---- looking up ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_at_casts_last_and_broadcasts(dtype: torch.dtype) -> None:
+    s = NoiseSchedule.linear(1000)
+    x, t = torch.zeros(2, 3, 4, dtype=dtype), torch.tensor([1, 1000])
+    got = s.at(s.sqrt_one_minus_alpha_bars, t, x)
+    assert got.shape == (2, 1, 1) and got.dtype == dtype
+    assert torch.equal(got.flatten(), s.sqrt_one_minus_alpha_bars[t].to(dtype))
+    assert torch.equal(s.at(s.betas, 7, x), s.betas[7].to(dtype))
+
+
+def test_meta_and_fake_devices() -> None:
+    s = NoiseSchedule(torch.full((10,), 0.1, device="meta", dtype=torch.float64))
+    x = torch.zeros(2, 3, device="meta")
+    assert s.at(s.alpha_bars, torch.zeros(2, dtype=torch.int64, device="meta"), x).shape == (2, 1)
+    assert "meta" in repr(s) and s.to("meta").T == 10
+    with FakeTensorMode():
+        s = NoiseSchedule(torch.full((10,), 0.1, device="cuda", dtype=torch.float64))
+        x, t = torch.zeros(2, 3, device="cuda"), torch.ones(2, dtype=torch.int64, device="cuda")
+        got = s.at(s.posterior_variances, t, x)
+        assert got.device.type == "cuda" and got.shape == (2, 1)
+        with pytest.raises(ValueError, match=r"share a device.*schedule\.to"):
+            NoiseSchedule.at(s, s.betas, t.new_ones(2, device="cpu"), torch.zeros(2, 3))
+        with pytest.raises(ValueError, match="share a device"):
+            s.at(s.betas, 3, torch.zeros(2, 3))
+
+
+# ---- timesteps ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("T", [1, 2, 3, 10, 97, 1000])
+def test_timesteps_for_every_number_of_steps(T: int, spacing: str) -> None:
+    for steps in range(1, T + 1):
+        ts = timesteps(T, steps, spacing)  # type: ignore[arg-type]
+        assert len(ts) == steps and ts[0] >= 1 and ts[-1] <= T
+        assert all(a < b for a, b in zip(ts, ts[1:], strict=False))
+        assert ts[0] == 1 if spacing == "leading" else ts[-1] == T
+    assert ts == list(range(1, T + 1))  # all steps is every step
+
+
+@given(st.data())
+def test_timesteps_are_near_the_line_they_round(data: st.DataObject) -> None:
+    T = data.draw(st.integers(2, 5000))
+    steps = data.draw(st.integers(2, T))
+    for i, (a, b) in enumerate(zip(timesteps(T, steps), timesteps(T, steps, "linspace"), strict=True)):
+        assert abs(a - (i + 1) * T / steps) <= 0.5 and abs(b - (1 + i * (T - 1) / (steps - 1))) <= 0.5
+
+
+def test_timesteps_of_the_papers() -> None:
+    assert timesteps(1000, 10) == list(range(100, 1001, 100))  # Lin et al. 2023, table 2
+    assert timesteps(1000, 10, "leading") == list(range(1, 1000, 100))
+    assert timesteps(1000, 10, "linspace") == [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]
+    quadratic = timesteps(1000, 10, "quadratic")
+    assert quadratic == [1 + round(999 * (i / 9) ** 2) for i in range(10)]
+    assert timesteps(10, 8, "quadratic") == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+        10,
+    ]  # squares closer than 1 are pushed apart
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [[0.0], [1.0], [0.1, -0.1], [0.1, 1.5], [math.nan], []])
+def test_bad_betas(bad: list[float]) -> None:
+    with pytest.raises(ValueError, match="betas must"):
+        NoiseSchedule(torch.tensor(bad, dtype=torch.float64))
+    with pytest.raises(ValueError, match="betas must"):
+        NoiseSchedule(torch.full((2, 2), 0.1))
+
+
+def test_bad_makers() -> None:
+    with pytest.raises(ValueError, match="T=20 puts betas at .*larger T"):
+        NoiseSchedule.linear(20)
+    with pytest.raises(ValueError, match="in between"):
+        NoiseSchedule.linear(1000, start=-0.1)
+    for make in (NoiseSchedule.linear, NoiseSchedule.cosine, lambda T: NoiseSchedule.constant(T, 0.1)):
+        with pytest.raises(ValueError, match="T must be at least 1, got 0"):
+            make(0)
+    for bars in ([0.5, 0.6], [1.0, 0.5], [0.5, 0.0]):  # rising, 1, and the zero of a rescaled schedule
+        with pytest.raises(ValueError, match="betas must lie"):
+            NoiseSchedule.from_alpha_bars(torch.tensor(bars))
+
+
+def test_bad_times() -> None:
+    s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
+    for t in (0, 101, -1):
+        with pytest.raises(ValueError, match=rf"t must lie in 1\.\.100, got {t}"):
+            s.at(s.betas, t, x)
+        with pytest.raises(ValueError, match=r"t must lie in 1\.\.100"):
+            s.at(s.betas, torch.tensor([5, t]), x)
+    with pytest.raises(ValueError, match="t must have shape"):
+        s.at(s.betas, torch.tensor([1, 2, 3]), x)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_bad_timesteps() -> None:
+    for steps in (0, 11, -1):
+        with pytest.raises(ValueError, match=rf"steps must lie in 1\.\.T = 1\.\.10, got {steps}"):
+            timesteps(10, steps)
+    with pytest.raises(ValueError, match="spacing must be one of .*'log'"):
+        timesteps(10, 5, "log")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="T must be at least 1"):
+        timesteps(0, 1)
