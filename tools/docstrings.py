@@ -1,0 +1,47 @@
+"""Sphinx extension: docstrings are written for the eye, this makes them safe for reStructuredText.
+
+In prose `|`, `*` and a trailing `_` are what they look like (|x|, T * x, x_), not markup, and the first line of a
+property may hold a colon. Code in backticks, doctests and list bullets are left alone.
+"""
+
+import re
+from typing import Any
+
+DOCTEST = re.compile(r"^ *>>> .*\n(?:.*\S.*(?:\n|$))*", re.MULTILINE)
+CODE = re.compile(r"`+[^`]*`+(?!`)")
+MARKUP = re.compile(r"(?m)(?<!^)(?<!^    )[*|]|[*|](?! )|(?<=\w)_(?!\w)")
+
+
+def escape(text: str) -> str:
+    r"""`text` with what reStructuredText would take for markup escaped.
+
+    >>> print(escape("The ratio |x| / y_ of two `a*b`s."))
+    The ratio \|x\| / y\_ of two `a*b`\ s.
+    """
+
+    text = re.sub(rf"({CODE.pattern})(?=\w)", r"\1\\ ", text)  # `word`s
+
+    def outside(pattern: re.Pattern[str], change: Any, text: str) -> str:
+        pieces, end = [], 0
+        for kept in pattern.finditer(text):
+            pieces += [change(text[end : kept.start()]), kept[0]]
+            end = kept.end()
+        return "".join([*pieces, change(text[end:])])
+
+    return outside(DOCTEST, lambda prose: outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose), text)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Escape before napoleon (priority 500) makes fields of the sections, and undo what it makes of properties."""
+    escaped: list[str] = []
+
+    def before(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+        escaped[:] = lines[:] = escape("\n".join(lines)).split("\n")
+
+    def after(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+        if what in ("property", "attribute", "data"):  # napoleon reads "text: more" there as "type: text"
+            lines[:] = escaped
+
+    app.connect("autodoc-process-docstring", before, 400)
+    app.connect("autodoc-process-docstring", after, 600)
+    return {"parallel_read_safe": True}
