@@ -1,0 +1,547 @@
+"""The exact oracle: data whose every diffused quantity has a closed form.
+
+Diffuse a Gaussian mixture and it stays a Gaussian mixture. So the marginals, the score, E[x_0 | x_t], the best noise
+predictor there can be and the true reverse step q(x_{t-1} | x_t) are all known, and a sampler or a trained network
+can be measured against them. `DataMixture` is the same oracle for a finite data set: N points, each a component of
+no width.
+
+One idea does the work. Noise of equal strength in every direction does not turn a Gaussian's axes: where
+C = U diag(lam) U^T, the covariance at t is U diag(alpha_bar_t lam + 1 - alpha_bar_t) U^T. So each C is taken apart
+once, and from then on a Gaussian is d one-dimensional ones side by side, at whatever t each example has.
+
+All work is done in float64, weights as logarithms; answers come back in the dtype of the `x` that was given.
+
+>>> import torch
+>>> from diffnotes.schedule import NoiseSchedule
+>>> schedule = NoiseSchedule.linear(T=1000)
+>>> data = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.full((2, 1, 1), 0.04))
+>>> x_t = torch.tensor([[-0.5], [0.0], [0.5]])
+>>> data.denoise(schedule, x_t, t=500)
+tensor([[-0.1560],
+        [ 0.0000],
+        [ 0.1560]])
+>>> model = data.eps(schedule)  # stands wherever a trained network can stand
+>>> model(x_t, torch.tensor([500, 500, 500])).shape
+torch.Size([3, 1])
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions.constraints import Constraint
+from torch.nn.functional import one_hot
+
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, _has_values
+
+AnOracle = TypeVar("AnOracle", bound="Oracle")
+NoisePredictor = Callable[[Tensor, Time], Tensor]
+Points = Float[Tensor, "*points dim"]
+PerPoint = Float[Tensor, "*points"]
+Query = tuple[Tensor, Tensor, Tensor]  # x, the factor of x_0 in it and the variance of its noise, row by row
+_TABLE = 2**24  # numbers in the largest table that DataMixture makes: 128 MiB of float64
+
+
+class Oracle(ABC):
+    """What the two exact models have in common."""
+
+    @abstractmethod
+    def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
+        """E[x_0 | x_t]."""
+
+    def eps(self, schedule: NoiseSchedule) -> NoisePredictor:
+        """The best noise predictor there is, `model(x_t, t)` = E[eps | x_t], shaped like `x_t` and in its dtype.
+
+        The simple loss reaches its least value at this function. `t` is int64 of shape (batch,), or an int.
+        """
+
+        def model(x_t: Batch, t: Time) -> Batch:
+            x = x_t.to(torch.float64)
+            signal = schedule.at(schedule.sqrt_alpha_bars, t, x)
+            noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
+            # x_t = signal x_0 + noise eps, and so are the expectations of both sides given x_t
+            return ((x - signal * self.denoise(schedule, x, t)) / noise).to(x_t.dtype)
+
+        return model
+
+    def to(self: AnOracle, device: torch.device | str) -> AnOracle:
+        """The same oracle with its tensors on `device` (float64: not to be had on Apple's mps)."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
+
+
+class GaussianMixture(Oracle):
+    """x_0 ~ sum_k w_k N(mu_k, C_k), and what diffusion makes of it.
+
+    Args:
+        weights: w, shape (K,), none negative, summing to 1.
+        means: mu, shape (K, d).
+        covariances: C, shape (K, d, d), symmetric, positive semidefinite. Zero makes component k the point mu_k:
+            it has no density at t = 0 and has one at every t >= 1.
+
+    Raises:
+        ValueError: shapes or devices do not fit together, a number is not finite, or a condition above fails by more
+            than the rounding of the dtype that was given.
+
+    `x` has shape (..., d), `x_t` shape (batch, d), and t is as `NoiseSchedule.at` takes it. Every method raises
+    ValueError where the last dimension is not d, t is out of range or devices differ.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Tensor, " K"],
+        means: Float[Tensor, "K dim"],
+        covariances: Float[Tensor, "K dim dim"],
+    ) -> None:
+        _check_mixture(weights, means, covariances)
+        weights, self.means, self.covariances = (
+            v.detach().to(torch.float64) for v in (weights, means, covariances)
+        )
+        self.weights = weights / weights.sum()
+        self._log_weights = self.weights.log()
+        lam, self._axes = torch.linalg.eigh(self.covariances)
+        resolved = lam > _rounding(lam) * lam.amax(
+            1, keepdim=True
+        )  # eigenvalues below that are noise of eigh: zeros
+        self._lam = torch.where(resolved, lam, 0.0)
+        self._all_axes: Tensor = self._axes.mT.flatten(0, 1)  # (K d, d), an axis a row
+        self._centres = torch.einsum("kd,kde->ke", self.means, self._axes)
+
+    # ---- the data itself ----------------------------------------------------------------------------------
+
+    @property
+    def _law(self) -> "SeededMixture":
+        return SeededMixture(self._log_weights, self.means, self._axes, self._lam)
+
+    @property
+    def mean(self) -> Float[Tensor, " dim"]:
+        """E[x_0]."""
+        return self._law.mean
+
+    @property
+    def covariance(self) -> Float[Tensor, "dim dim"]:
+        """Cov[x_0]."""
+        return self._law.covariance_matrix
+
+    def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n dim"]:
+        """n independent draws, float64, on the mixture's device (where `generator` must live too)."""
+        _check_n(n)
+        return self._law.sample(torch.Size([n]), generator)
+
+    def log_prob(self, x: Points) -> PerPoint:
+        """log q(x) in nats. Raises ValueError where a covariance is singular: no density."""
+        _need_density(self._lam)
+        return self._joint(self._points(x), 1.0, 0.0)[0].logsumexp(-1).to(x.dtype)
+
+    def score(self, x: Points) -> Points:
+        """grad_x log q(x). Raises ValueError where a covariance is singular: no density."""
+        _need_density(self._lam)
+        log_joint, residual, variances = self._joint(self._points(x), 1.0, 0.0)
+        pull = _softmax(log_joint).unsqueeze(-1) * residual / variances
+        return -(pull.flatten(-2) @ self._all_axes).to(x.dtype)
+
+    # ---- at time t ----------------------------------------------------------------------------------------
+
+    def diffuse(self, schedule: NoiseSchedule, t: int) -> "GaussianMixture":
+        """q(x_t), the marginal at t: sum_k w_k N(sqrt(alpha_bar_t) mu_k, alpha_bar_t C_k + (1 - alpha_bar_t) I)."""
+        signal, noise = _level(schedule, self.means, t)
+        identity = torch.eye(self.means.shape[1], dtype=torch.float64, device=self.means.device)
+        return GaussianMixture(
+            self.weights, signal * self.means, signal**2 * self.covariances + noise * identity
+        )
+
+    def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch K"]:
+        """q(k | x_t): how probable it is that x_0 came from component k."""
+        x = self._points(x_t)
+        return _softmax(self._joint(x, *_level(schedule, x.unsqueeze(-1), t))[0]).to(x_t.dtype)
+
+    def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
+        """E[x_0 | x_t]: what each component would say, averaged by how probable the component is."""
+        x = self._points(x_t)
+        signal, noise = _level(schedule, x.unsqueeze(-1), t)
+        log_joint, residual, variances = self._joint(x, signal, noise)
+        r = _softmax(log_joint)
+        # how far x_0 lies from mu_k along each axis, on average
+        shift = r.unsqueeze(-1) * residual * (signal * self._lam / variances)
+        return (r @ self.means + shift.flatten(-2) @ self._all_axes).to(x_t.dtype)
+
+    def denoise_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "SeededMixture":
+        """q(x_0 | x_t) whole, as `reverse_posterior` gives q(x_{t-1} | x_t); `denoise` is its mean."""
+        x = self._points(x_t)
+        return self._earlier(x, 1.0, 0.0, *_level(schedule, x.unsqueeze(-1), t), x_t.dtype)
+
+    def denoise_covariance(
+        self, schedule: NoiseSchedule, x_t: Batch, t: Time
+    ) -> Float[Tensor, "batch dim dim"]:
+        """Cov[x_0 | x_t]."""
+        return self.denoise_posterior(schedule, self._points(x_t), t).covariance_matrix.to(x_t.dtype)
+
+    def denoise_variance(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> PerExample:
+        """E[||x_0 - E[x_0 | x_t]||^2 | x_t], the trace of `denoise_covariance`.
+
+        Times alpha_bar_t / (1 - alpha_bar_t) it is E[||eps - E[eps | x_t]||^2 | x_t], the part of the simple loss that
+        no network can remove.
+        """
+        return self.denoise_posterior(schedule, self._points(x_t), t).variance.sum(-1).to(x_t.dtype)
+
+    def reverse_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "SeededMixture":
+        """The true reverse step q(x_{t-1} | x_t), which every sampler replaces by a single Gaussian.
+
+        Returns:
+            A `MixtureSameFamily` of batch shape (batch,) and event shape (d,), in the dtype of `x_t`, whose `sample`
+            also takes a generator. At t = 1 it is q(x_0 | x_1): where a covariance is singular that has samples, a
+            mean and a variance, but no density, and its `log_prob` raises ValueError.
+        """
+        x = self._points(x_t)
+        before, step = _level(schedule, x.unsqueeze(-1), t, back=1), _step(schedule, x.unsqueeze(-1), t)
+        return self._earlier(x, *before, *step, x_t.dtype)
+
+    # ---- the two computations behind them all -------------------------------------------------------------
+
+    def _joint(
+        self, x: Tensor, signal: Tensor | float, noise: Tensor | float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of signal * x_0 + sqrt(noise) * eps at x: log q(x, k), and along each axis of k the residual and variance."""
+        turned = (x @ self._all_axes.T).reshape(*x.shape[:-1], *self.means.shape)
+        residual = turned - signal * self._centres
+        variances = signal**2 * self._lam + noise
+        return self._log_weights + _log_normal(residual, variances), residual, variances
+
+    def _earlier(
+        self,
+        x: Tensor,
+        signal: Tensor | float,
+        noise: Tensor | float,
+        keep: Tensor,
+        add: Tensor,
+        dtype: torch.dtype,
+    ) -> "SeededMixture":
+        """q(x_s | x_t = x), where x_s = signal * x_0 + sqrt(noise) * eps and x_t = keep * x_s + sqrt(add) * z."""
+        log_joint, residual, _ = self._joint(x, keep * signal, keep**2 * noise + add)
+        prior = signal**2 * self._lam + noise
+        gain, share = _bayes(prior, keep, add)
+        loc = signal * self.means + torch.einsum("...ke,kde->...kd", gain * residual, self._axes)
+        log_r = log_joint - log_joint.logsumexp(-1, keepdim=True)
+        return SeededMixture(*(v.to(dtype) for v in (log_r, loc, self._axes, share * prior)))
+
+    def _points(self, x: Tensor) -> Tensor:
+        """`x` in float64, once it is known to fit."""
+        if x.shape[-1:] != self.means.shape[1:]:
+            raise ValueError(f"x must have shape (..., {self.means.shape[1]}), got {tuple(x.shape)}")
+        _same_device(x, self.means)
+        return x.to(torch.float64)
+
+
+class DataMixture(Oracle):
+    """The oracle for a finite data set: x_0 is one of N given examples, each with probability 1/N.
+
+    q(x_t) is then N equal round Gaussians, and the best denoiser averages the examples with weights softmax(-distance^2
+    / 2 (1 - alpha_bar_t)). That is softmax attention, with x_t as the query and the data as keys and values. As t
+    falls to 1 the largest weight takes all, and what comes back is the nearest example.
+
+    Args:
+        x0: the data, shape (N, ...), a floating dtype. A float64 copy is kept beside it.
+
+    Raises:
+        ValueError: no example, no event dimension, not floating, or a number that is not finite.
+
+    `x_t` has shape (batch, ...) with the events of `x0`, and t is as `NoiseSchedule.at` takes it; else ValueError.
+    Memory: the batch is taken in slices, so that no table of distances has more than 2^24 numbers (128 MiB).
+
+    >>> import torch
+    >>> from diffnotes.schedule import NoiseSchedule
+    >>> images = torch.rand(100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    >>> data = DataMixture(images)
+    >>> schedule = NoiseSchedule.linear(T=1000)
+    >>> torch.allclose(data.denoise(schedule, images[:3], t=1), images[:3])  # at t = 1 it knows them by heart
+    True
+    """
+
+    def __init__(self, x0: Batch) -> None:
+        if x0.ndim < 2 or len(x0) == 0 or not x0.is_floating_point():
+            raise ValueError(
+                f"x0 must be floating, of shape (N, ...) with N >= 1, got {x0.dtype} {tuple(x0.shape)}"
+            )
+        if _has_values(x0) and not bool(x0.isfinite().all()):
+            raise ValueError("x0 must be finite, got inf or nan")
+        self.x0 = x0.detach()
+        points = self.x0.flatten(1).to(torch.float64)
+        self._centre = points.mean(0)
+        self._rows = points - self._centre
+        self._half_norms = self._rows.square().sum(1) / 2
+
+    def sample(self, n: int, generator: Generator | None = None) -> Batch:
+        """n examples drawn with replacement, in the dtype of `x0`, on its device (where `generator` must live too)."""
+        _check_n(n)
+        i = torch.randint(len(self.x0), (n,), generator=generator, device=self.x0.device)
+        return self.x0.index_select(0, i)
+
+    def log_prob(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> PerExample:
+        """log q(x_t) in nats."""
+        log_sum = self._by_rows(lambda log_p: log_p.logsumexp(1), self._query(schedule, x_t, t))
+        return (log_sum - math.log(len(self.x0))).to(x_t.dtype)
+
+    def score(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
+        """grad log q(x_t)."""
+        x = x_t.to(torch.float64)
+        return (-self.eps(schedule)(x, t) / schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)).to(
+            x_t.dtype
+        )
+
+    def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch N"]:
+        """q(i | x_t): how probable it is that x_t was made from example i."""
+        return self._by_rows(lambda log_p: log_p.softmax(1), self._query(schedule, x_t, t)).to(x_t.dtype)
+
+    def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
+        """E[x_0 | x_t]: the examples, averaged by how probable each is."""
+        mean = self._by_rows(lambda log_p: log_p.softmax(1) @ self._rows, self._query(schedule, x_t, t))
+        return (mean + self._centre).reshape(x_t.shape).to(x_t.dtype)
+
+    def denoise_variance(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> PerExample:
+        """E[||x_0 - E[x_0 | x_t]||^2 | x_t], as in `GaussianMixture`."""
+
+        def variance(log_p: Tensor) -> Tensor:
+            r = log_p.softmax(1)
+            return 2 * (r @ self._half_norms) - (r @ self._rows).square().sum(1)
+
+        # a difference of like numbers, which rounding may leave just below zero
+        return self._by_rows(variance, self._query(schedule, x_t, t)).clamp(min=0).to(x_t.dtype)
+
+    def reverse_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "DataPosterior":
+        """The true reverse step q(x_{t-1} | x_t): an object with `sample(generator)`, `log_prob(x)` and `mean`."""
+        return DataPosterior(self, schedule, x_t, t)
+
+    def _query(self, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> "Query":
+        """`x_t` as float64 rows, with its sqrt(alpha_bar) and 1 - alpha_bar, one a row."""
+        x = self._flat(x_t)
+        signal, noise = _level(schedule, x, t)
+        return x, signal.expand(len(x), 1), noise.expand(len(x), 1)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.x0.shape[1:]:
+            raise ValueError(f"x must be a batch of shape {tuple(self.x0.shape[1:])}, got {tuple(x.shape)}")
+        _same_device(x, self.x0)
+        return x.flatten(1).to(torch.float64)
+
+    def _by_rows(self, reduce: Callable[..., Tensor], *queries: "Query") -> Tensor:
+        """`reduce` of the (batch, N) tables of `_log_normal`, one a query, a bounded slice of the batch at a time."""
+        size = max(1, _TABLE // len(self.x0))
+        slices = zip(*(zip(*(torch.split(v, size) for v in q), strict=True) for q in queries), strict=True)
+        return torch.cat([reduce(*(self._log_normal(*q) for q in group)) for group in slices])
+
+    def _log_normal(self, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+        """log N(x; signal * x_i, noise I) for every row of x and every example i.
+
+        ||x - signal x_i||^2 is multiplied out, so that one matrix product does the work. In float64 that is accurate:
+        a product of length D is off by at most D 2^-53 |x| |x_i|, which for D = 784 numbers of order 1 and a noise of
+        1e-4 is 7e-7 nats at the very worst (in float32 it would be 400). Both are taken from the data's centre, so
+        that an offset common to all examples costs nothing.
+        """
+        x = x - signal * self._centre
+        cross = (x * (signal / noise)) @ self._rows.T - signal**2 / noise * self._half_norms
+        return (
+            cross - (x.square().sum(1, keepdim=True) / noise + x.shape[1] * (2 * math.pi * noise).log()) / 2
+        )
+
+
+class DataPosterior:
+    """q(x_{t-1} | x_t) of a `DataMixture`: example i with probability q(i | x_t), then q(x_{t-1} | x_t, x_0 = x_i).
+
+    It is no `MixtureSameFamily`, since that would hold batch x N component means, each the size of an example.
+    """
+
+    def __init__(self, data: DataMixture, schedule: NoiseSchedule, x_t: Batch, t: Time) -> None:
+        self._data, self._like = data, x_t
+        self._query = x, _, _ = data._query(schedule, x_t, t)
+        signal, noise = _level(schedule, x, t, back=1)
+        gain, share = _bayes(noise, *_step(schedule, x, t))
+        # from example i: N(shift + scale x_i, variance I)
+        self._shift = gain * x
+        self._scale, self._variance = (v.expand(len(x), 1) for v in (share * signal, share * noise))
+
+    @property
+    def mean(self) -> Batch:
+        """E[x_{t-1} | x_t], shaped like x_t."""
+        data = self._data
+        x0 = data._by_rows(lambda log_p: log_p.softmax(1) @ data._rows, self._query) + data._centre
+        return self._shaped(self._shift + self._scale * x0)
+
+    def sample(self, generator: Generator | None = None) -> Batch:
+        """One draw an example, shaped like x_t; `generator` lives on its device."""
+        data = self._data
+
+        def pick(log_p: Tensor) -> Tensor:
+            return torch.multinomial(log_p.softmax(1), 1, generator=generator)
+
+        x0 = data._rows.index_select(0, data._by_rows(pick, self._query).squeeze(1)) + data._centre
+        z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        return self._shaped(self._shift + self._scale * x0 + self._variance.sqrt() * z)
+
+    def log_prob(self, x: Batch) -> PerExample:
+        """log q(x_{t-1} = x | x_t) in nats, one an example.
+
+        Raises:
+            ValueError: `x` is not shaped like x_t, or a t is 1, where q is a sum of points and has no density.
+        """
+        if x.shape != self._like.shape:
+            raise ValueError(f"x must be shaped like x_t, {tuple(self._like.shape)}, got {tuple(x.shape)}")
+        _need_density(self._variance)
+        here = self._data._flat(x) - self._shift, self._scale, self._variance
+
+        def total(log_p_t: Tensor, log_p: Tensor) -> Tensor:
+            return (log_p_t.log_softmax(1) + log_p).logsumexp(1)
+
+        return self._data._by_rows(total, self._query, here).to(x.dtype)
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        return rows.reshape(self._like.shape).to(self._like.dtype)
+
+
+class Gaussians(Distribution):
+    """A family of Gaussians N(loc, U diag(variances) U^T), given by its axes U; a variance may be zero.
+
+    Args:
+        loc: (..., K, d).  axes: (K, d, d), columns orthonormal.  axis_variances: (..., K, d) or (K, d).
+    """
+
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
+
+    def __init__(self, loc: Tensor, axes: Tensor, axis_variances: Tensor) -> None:
+        self.loc, self.axes, self.axis_variances = loc, axes, axis_variances
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.einsum("...ke,kde->...kd", self.axis_variances, self.axes**2).expand_as(self.loc)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        _need_density(self.axis_variances)
+        residual = torch.einsum("...kd,kde->...ke", value - self.loc, self.axes)
+        return _log_normal(residual, self.axis_variances)
+
+
+class SeededMixture(MixtureSameFamily):
+    """A `torch.distributions.MixtureSameFamily` of `Gaussians` whose `sample` takes a generator.
+
+    `log_prob`, `mean` and `variance` (of each coordinate) are those of torch.
+    """
+
+    component_distribution: Gaussians
+    mixture_distribution: Categorical
+
+    def __init__(self, log_weights: Tensor, loc: Tensor, axes: Tensor, axis_variances: Tensor) -> None:
+        weights = Categorical(logits=log_weights, validate_args=False)
+        super().__init__(weights, Gaussians(loc, axes, axis_variances), validate_args=False)
+
+    def sample(
+        self, sample_shape: Sequence[int] = torch.Size(), generator: Generator | None = None
+    ) -> Tensor:
+        """Draws of shape sample_shape + batch_shape + event_shape: a component each, then a point of it."""
+        part, weights = self.component_distribution, self.mixture_distribution.probs
+        shape = self._extended_shape(torch.Size(sample_shape))
+        n, K = torch.Size(sample_shape).numel(), weights.shape[-1]
+        k = torch.multinomial(weights.reshape(-1, K), n, replacement=True, generator=generator)
+        chosen = one_hot(k.T.reshape(shape[:-1]), K).to(part.loc.dtype)
+        z = torch.randn(shape, generator=generator, dtype=part.loc.dtype, device=part.loc.device)
+        along_axes = chosen.unsqueeze(-1) * part.axis_variances.sqrt() * z.unsqueeze(-2)
+        return torch.einsum("...k,...kd->...d", chosen, part.loc) + torch.einsum(
+            "...ke,kde->...d", along_axes, part.axes
+        )
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """The covariance, (..., d, d): the mean of the components' covariances plus the covariance of their means."""
+        part, r = self.component_distribution, self.mixture_distribution.probs
+        apart = part.loc - self.mean.unsqueeze(-2)
+        within = torch.einsum("...k,...ke,kde,kfe->...df", r, part.axis_variances, part.axes, part.axes)
+        return within + torch.einsum("...k,...kd,...kf->...df", r, apart, apart)
+
+
+# ---- small pieces ---------------------------------------------------------------------------------------------
+
+
+def _level(schedule: NoiseSchedule, x: Tensor, t: Time, back: int = 0) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar) and 1 - alpha_bar at t - back, shaped to multiply x: x_t = first * x_0 + sqrt(second) * eps."""
+    signal, noise = schedule.sqrt_alpha_bars.roll(back), schedule.one_minus_alpha_bars.roll(back)
+    return schedule.at(signal, t, x), schedule.at(noise, t, x)
+
+
+def _step(schedule: NoiseSchedule, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_t) and beta_t, shaped to multiply x: x_t = first * x_{t-1} + sqrt(second) * z_t."""
+    return schedule.at(schedule.alphas.sqrt(), t, x), schedule.at(schedule.betas, t, x)
+
+
+def _bayes(prior: Tensor, keep: Tensor, add: Tensor) -> tuple[Tensor, Tensor]:
+    """From x_s ~ N(m, prior) and x_t = keep * x_s + sqrt(add) * z, in one dimension, to x_s given x_t.
+
+    It is N(m + gain * (x_t - keep * m), share * prior), which is N(share * m + gain * x_t, share * prior).
+    """
+    total = keep**2 * prior + add
+    return keep * prior / total, add / total  # gain, share
+
+
+def _log_normal(residual: Tensor, variances: Tensor) -> Tensor:
+    """The log-density of independent coordinates, summed over the last dimension."""
+    terms = residual**2 / variances + (2 * math.pi * variances).log()
+    return terms @ terms.new_full(terms.shape[-1:], -0.5)  # over few coordinates, far faster than a sum
+
+
+def _softmax(log_weights: Tensor) -> Tensor:
+    """softmax over the last dimension; over few components this form is several times faster than torch's."""
+    return (log_weights - log_weights.logsumexp(-1, keepdim=True)).exp()
+
+
+def _rounding(x: Tensor) -> float:
+    """The relative rounding of sums over the last dimension, in the dtype of x."""
+    return x.shape[-1] * torch.finfo(x.dtype).eps
+
+
+def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+    shapes = [tuple(v.shape) for v in (weights, means, covariances)]
+    if means.ndim != 2 or 0 in means.shape or shapes != [shapes[1][:1], shapes[1], shapes[1] + shapes[1][1:]]:
+        raise ValueError(
+            f"weights, means, covariances must have shapes (K,), (K, d), (K, d, d), got {shapes}"
+        )
+    _same_device(means, weights, covariances)
+    if not _has_values(weights):
+        return
+    for name, v in (("weights", weights), ("means", means), ("covariances", covariances)):
+        if not bool(v.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got {v}")
+    if bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > _rounding(weights):
+        raise ValueError(f"weights must not be negative and must sum to 1, got {weights}")
+    scale = covariances.abs().amax((1, 2))
+    if bool(((covariances - covariances.mT).abs().amax((1, 2)) > _rounding(covariances) * scale).any()):
+        raise ValueError(f"covariances must be symmetric, got {covariances}")
+    least = torch.linalg.eigvalsh(covariances.to(torch.float64))[:, 0]
+    if bool((least < -_rounding(covariances) * scale).any()):
+        raise ValueError(f"covariances must be positive semidefinite, got an eigenvalue {least.min():.3g}")
+
+
+def _check_n(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+
+
+def _same_device(x: Tensor, *others: Tensor) -> None:
+    if any(v.device != x.device for v in others):
+        raise ValueError(f"all tensors must share a device, got {[str(v.device) for v in (x, *others)]}")
+
+
+def _need_density(variances: Tensor) -> None:
+    """Looked at on the CPU alone, as a t is: on an accelerator it would make the host wait."""
+    if variances.device.type == "cpu" and _has_values(variances) and bool((variances <= 0).any()):
+        raise ValueError("there is no density where a variance is 0: diffuse to some t >= 1 first")
