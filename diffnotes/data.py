@@ -15,7 +15,7 @@ True
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from diffnotes.mixture import GaussianMixture
@@ -53,14 +53,22 @@ def two_moons(n: int, generator: Generator | None = None, noise: float = 0.1) ->
     With u ~ U(0, pi) they are (cos u, sin u) and (1 - cos u, 1/2 - sin u). Arguments, result and errors are those of
     `swiss_roll`.
     """
+    return labelled_moons(n, generator, noise)[0]
+
+
+def labelled_moons(
+    n: int, generator: Generator | None = None, noise: float = 0.1
+) -> tuple[Plane, Int[Tensor, " n"]]:
+    """`two_moons`, and for each point the half circle it is from: 0 the upper one, 1 the lower, int64 of shape (n,)."""
     _check(n, noise)
     u = math.pi * _uniform(n, generator)
     upper = torch.stack([u.cos(), u.sin()], dim=1)
     lower = torch.tensor([1.0, 0.5], dtype=u.dtype, device=u.device) - upper
-    first = _uniform(n, generator)[:, None] < 0.5
+    which = (_uniform(n, generator) >= 0.5).long()
     # E cos u = 0, E sin u = 2 / pi, E cos^2 u = E sin^2 u = 1/2
     mean, square = [1 / 2, 1 / 4], [1.0, 5 / 8 - 1 / math.pi]
-    return _standardise(torch.where(first, upper, lower), mean, square, noise, generator)
+    points = torch.where(which[:, None] == 0, upper, lower)
+    return _standardise(points, mean, square, noise, generator), which
 
 
 def mixture_1d() -> GaussianMixture:
