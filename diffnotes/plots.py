@@ -1,7 +1,7 @@
 """Figures for the notebooks: one look, readable on a light and on a dark page, and a player that scrubs offline.
 
 Every figure has an opaque white ground, so a dark page shows it as a sheet of paper. The colours are those of Okabe
-and Ito (2008), which readers with any colour vision can tell apart; where a line must be told apart in print, its dash differs.
+and Ito (2008), which readers with any colour vision can tell apart; lines differ in their dashes too.
 """
 
 import re
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
@@ -27,14 +27,14 @@ def use_style() -> None:
         {
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
-            "figure.dpi": 100,
+            "figure.dpi": 140,
             "figure.figsize": (7.2, 3.2),
             "figure.constrained_layout.use": True,
             "font.size": 10,
             "axes.titlesize": 10,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY]),
+            "axes.prop_cycle": plt.cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY]),
             "lines.linewidth": 1.8,
             "legend.frameon": False,
             "grid.alpha": 0.3,
@@ -42,20 +42,17 @@ def use_style() -> None:
     )
 
 
-def fade(colour: str) -> LinearSegmentedColormap:
-    """A colour map from clear to `colour`, for densities that lie over one another."""
-    return LinearSegmentedColormap.from_list(colour, [(*to_rgb(colour), 0.0), (*to_rgb(colour), 0.9)])
-
-
 def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[str]) -> None:
-    """Densities p(x, t) of shape (times, len(x)) as bands over t = 0 .. times - 1, each t scaled to its own peak."""
+    """Densities p(x, t) of shape (times, len(x)) as bands over t = 1 .. times, each t scaled to its own peak.
+
+    The bands lie over one another like inks on white paper, so none hides another.
+    """
+    page = np.ones((1, 1, 3))
     for p, colour in zip(densities, colours, strict=True):
-        p = np.asarray(p)
-        scaled = (p / p.max(axis=1, keepdims=True)).T
-        box = (-0.5, p.shape[0] - 0.5, float(x[0]), float(x[-1]))
-        ax.imshow(
-            scaled, extent=box, origin="lower", aspect="auto", cmap=fade(colour), interpolation="bilinear"
-        )
+        ink = (np.asarray(p) / np.asarray(p).max(axis=1, keepdims=True)).T[:, :, None]
+        page = page * (1 - 0.9 * ink * (1 - np.array(to_rgb(colour))))
+    box = (0.5, page.shape[1] + 0.5, float(x[0]), float(x[-1]))
+    ax.imshow(page, extent=box, origin="lower", aspect="auto", interpolation="bilinear")
 
 
 def trajectories(ax: Axes, paths: Sequence[Any], colours: Sequence[str], *, alpha: float = 0.35) -> None:
@@ -65,12 +62,14 @@ def trajectories(ax: Axes, paths: Sequence[Any], colours: Sequence[str], *, alph
 
 
 def cloud(
-    ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size: float = 3.0, **style: Any
+    ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size: float = 3.0, title: str = ""
 ) -> None:
-    """2-D points (n, 2) on a square of side 2 * limit without ticks."""
+    """2-D points (n, 2), and nothing else, on a square of side 2 * limit without ticks."""
     points = np.asarray(points)
-    ax.scatter(points[:, 0], points[:, 1], s=size, c=colour, linewidths=0, alpha=0.6, **style)
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+    ax.clear()
+    ax.scatter(points[:, 0], points[:, 1], s=size, c=colour, linewidths=0, alpha=0.6)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
 
 
 def player(
@@ -95,6 +94,31 @@ def player(
         )
     plt.close(fig)
     return HTML(_offline(page, label, name))
+
+
+def panel(draw: Callable[..., Any], **sliders: Any) -> Any:
+    """Sliders for a live notebook: whenever one is moved, `draw` is called with all their values and shown below.
+
+    Nothing is drawn until then, so a notebook that is run without a reader saves no output but the sliders' names, the
+    same at every run. Put a plain call of `draw` in the cell before, for the page that has no Python behind it.
+
+    Args:
+        draw: draws and shows a figure.
+        sliders: ipywidgets' sliders (any widget with a `value`), by the name of the argument they set.
+    """
+    from ipywidgets import Output, VBox
+
+    shown = Output()
+
+    def redraw(_: Any) -> None:
+        shown.clear_output(wait=True)
+        with shown:
+            draw(**{name: slider.value for name, slider in sliders.items()})
+
+    for name, slider in sliders.items():
+        slider.description = name.replace("_", " ")
+        slider.observe(redraw, "value")
+    return VBox([*sliders.values(), shown])
 
 
 _SIGNS = {  # what stands in for each icon of the template, by its class

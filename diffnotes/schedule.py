@@ -72,7 +72,7 @@ class NoiseSchedule:
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
-        """alpha_bar_t a squared cosine, each beta_t at most 0.999 (Nichol, Dhariwal 2021, eq. 17)."""
+        """alpha_bar_t a squared cosine, each beta_t at most 0.999 (Nichol, Dhariwal 2021, section 3.2)."""
         _positive("T", T)
         u = torch.arange(T + 1, dtype=torch.float64) / T
         f = torch.cos((u + s) / (1 + s) * (math.pi / 2)) ** 2
@@ -125,7 +125,7 @@ class NoiseSchedule:
 
     @cached_property
     def one_minus_alpha_bars(self) -> PerStep:
-        """1 - alpha_bar_t, the variance of the noise at t, by expm1: no digits lost where alpha_bar is near 1."""
+        """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
         return torch.expm1(
             self.log_alpha_bars
         ).abs()  # abs, not minus: at index 0 that would be -0, and its log no infinity
@@ -157,7 +157,7 @@ class NoiseSchedule:
 
     @cached_property
     def snr(self) -> PerStep:
-        """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, eq. 1)."""
+        """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, section 3.1)."""
         return self.alpha_bars / self.one_minus_alpha_bars
 
     # ---- use ----------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     """`steps` distinct, increasing integers in 1..T, for every 1 <= steps <= T.
 
     "trailing", "linspace" and "quadratic" end at T, where the noise lives; "leading" starts at 1 and may end well
-    short of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (Song, Meng, Ermon 2021, appendix D).
+    short of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (DDIM, appendix D.2).
 
     Raises:
         ValueError: steps is outside 1..T, or the spacing is unknown.

@@ -63,7 +63,8 @@ def test_a_tensor_of_times_equals_one_call_each() -> None:
         each = torch.cat([f(s, x[i : i + 1], int(t[i]), noise[i : i + 1]) for i in range(4)])
         assert torch.equal(f(s, x, t, noise), each)
     q = q_marginal(s, x, t)
-    assert q.batch_shape == x.shape and torch.equal(q.mean + q.stddev * noise, q_sample(s, x, t, noise))
+    assert q.batch_shape == x.shape
+    assert torch.equal(q.mean + q.stddev * noise, q_sample(s, x, t, noise))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -116,7 +117,8 @@ def test_draws_follow_the_density() -> None:
     x = q_sample(s, x0, 400, torch.randn(n, 1, generator=g, dtype=torch.float64))
     z = (x - q.mean) / q.stddev
     # z = 5 standard errors: mean of z has 1/sqrt(n), mean of z^2 has sqrt(2/n)
-    assert abs(float(z.mean())) < 5 / math.sqrt(n) and abs(float((z**2).mean()) - 1) < 5 * math.sqrt(2 / n)
+    assert abs(float(z.mean())) < 5 / math.sqrt(n)
+    assert abs(float((z**2).mean()) - 1) < 5 * math.sqrt(2 / n)
 
 
 def test_meta_and_fake_devices() -> None:
@@ -130,9 +132,8 @@ def test_meta_and_fake_devices() -> None:
             q_sample(s, torch.zeros(2, 3), t, torch.zeros(2, 3))
     s = NoiseSchedule(torch.full((10,), 0.1, device="meta", dtype=torch.float64))
     x, t = torch.zeros(2, 3, 4, device="meta"), torch.ones(2, dtype=torch.int64, device="meta")
-    assert q_sample(s, x, t, x).shape == q_marginal(s, x, t).mean.shape == x.shape and prior_kl(
-        s, x
-    ).shape == (2,)
+    assert q_sample(s, x, t, x).shape == q_marginal(s, x, t).mean.shape == x.shape
+    assert prior_kl(s, x).shape == (2,)
 
 
 @pytest.mark.gpu
@@ -159,4 +160,5 @@ def test_mismatched_shapes_raise() -> None:
 def test_gradients_flow_through_the_jump() -> None:
     s, x = NoiseSchedule.linear(100), torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
     q_sample(s, x, 50, torch.zeros(1, 1, dtype=torch.float64)).sum().backward()
-    assert x.grad is not None and np.isclose(float(x.grad), math.sqrt(float(s.alpha_bars[50])), rtol=1e-14)
+    assert x.grad is not None
+    assert np.isclose(float(x.grad), math.sqrt(float(s.alpha_bars[50])), rtol=1e-14)

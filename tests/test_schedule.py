@@ -1,5 +1,6 @@
 """schedule.py: the numbers, the index convention, accuracy where digits are lost, every spacing, every error."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -40,7 +41,8 @@ def close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> None:
 
 def test_known_numbers_of_the_linear_schedule() -> None:
     s = NoiseSchedule.linear(T=1000)
-    assert s.betas[1] == 1e-4 and s.betas[1000] == 0.02
+    assert s.betas[1] == 1e-4
+    assert s.betas[1000] == 0.02
     assert float(s.alpha_bars[500]) == pytest.approx(0.07858724288, rel=1e-9)  # all digits that were given
     assert float(s.alpha_bars[1000]) == pytest.approx(4.03582976538e-5, rel=1e-11)
     assert float(s.posterior_variances[2]) == pytest.approx(5.453187661e-5, rel=1e-9)
@@ -49,13 +51,14 @@ def test_known_numbers_of_the_linear_schedule() -> None:
 
 def test_index_zero_is_the_data() -> None:
     s = NoiseSchedule.constant(T=3, beta=0.25)
-    assert s.T == 3 and len(s.betas) == len(s.alpha_bars) == 4
+    assert s.T == 3
+    assert len(s.betas) == len(s.alpha_bars) == 4
     assert (s.betas[0], s.alphas[0], s.alpha_bars[0], s.one_minus_alpha_bars[0]) == (0, 1, 1, 0)
     assert s.snr[0] == s.log_snr[0] == math.inf
     close(s.alpha_bars, torch.tensor([1, 0.75, 0.75**2, 0.75**3], dtype=torch.float64), 4 * EPS)
 
 
-def test_cosine_follows_nichol_and_dhariwal_eq_17() -> None:
+def test_cosine_follows_nichol_and_dhariwal_section_3_2() -> None:
     T, offset = 100, 0.008
     s = NoiseSchedule.cosine(T)
     f = [math.cos((t / T + offset) / (1 + offset) * math.pi / 2) ** 2 for t in range(T + 1)]
@@ -63,7 +66,8 @@ def test_cosine_follows_nichol_and_dhariwal_eq_17() -> None:
         [a / f[0] for a in f[:-1]], dtype=torch.float64
     )  # the last beta alone is clipped
     close(s.alpha_bars[:-1], unclipped, 1e-10)
-    assert s.betas[-1] == 0.999 and float(s.betas[1:-1].max()) < 0.999
+    assert s.betas[-1] == 0.999
+    assert float(s.betas[1:-1].max()) < 0.999
 
 
 def test_linear_is_rescaled_so_that_the_total_noise_stays() -> None:
@@ -103,7 +107,8 @@ def test_posterior_variance_lies_below_beta_and_all_is_monotone(b: torch.Tensor)
     assert bool(
         (s.posterior_variances <= s.betas).all()
     )  # strictly on paper; equal where 1 - alpha-bar rounds to 1
-    assert bool((s.alpha_bars.diff() < 0).all()) and bool((s.log_snr[1:].diff() < 0).all())
+    assert bool((s.alpha_bars.diff() < 0).all())
+    assert bool((s.log_snr[1:].diff() < 0).all())
 
 
 @given(betas)
@@ -142,7 +147,8 @@ def test_at_casts_last_and_broadcasts(dtype: torch.dtype) -> None:
     s = NoiseSchedule.linear(1000)
     x, t = torch.zeros(2, 3, 4, dtype=dtype), torch.tensor([1, 1000])
     got = s.at(s.sqrt_one_minus_alpha_bars, t, x)
-    assert got.shape == (2, 1, 1) and got.dtype == dtype
+    assert got.shape == (2, 1, 1)
+    assert got.dtype == dtype
     assert torch.equal(got.flatten(), s.sqrt_one_minus_alpha_bars[t].to(dtype))
     assert torch.equal(s.at(s.betas, 7, x), s.betas[7].to(dtype))
 
@@ -151,12 +157,14 @@ def test_meta_and_fake_devices() -> None:
     s = NoiseSchedule(torch.full((10,), 0.1, device="meta", dtype=torch.float64))
     x = torch.zeros(2, 3, device="meta")
     assert s.at(s.alpha_bars, torch.zeros(2, dtype=torch.int64, device="meta"), x).shape == (2, 1)
-    assert "meta" in repr(s) and s.to("meta").T == 10
+    assert "meta" in repr(s)
+    assert s.to("meta").T == 10
     with FakeTensorMode():
         s = NoiseSchedule(torch.full((10,), 0.1, device="cuda", dtype=torch.float64))
         x, t = torch.zeros(2, 3, device="cuda"), torch.ones(2, dtype=torch.int64, device="cuda")
         got = s.at(s.posterior_variances, t, x)
-        assert got.device.type == "cuda" and got.shape == (2, 1)
+        assert got.device.type == "cuda"
+        assert got.shape == (2, 1)
         with pytest.raises(ValueError, match=r"share a device.*schedule\.to"):
             NoiseSchedule.at(s, s.betas, t.new_ones(2, device="cpu"), torch.zeros(2, 3))
         with pytest.raises(ValueError, match="share a device"):
@@ -171,8 +179,10 @@ def test_meta_and_fake_devices() -> None:
 def test_timesteps_for_every_number_of_steps(T: int, spacing: str) -> None:
     for steps in range(1, T + 1):
         ts = timesteps(T, steps, spacing)  # type: ignore[arg-type]
-        assert len(ts) == steps and ts[0] >= 1 and ts[-1] <= T
-        assert all(a < b for a, b in zip(ts, ts[1:], strict=False))
+        assert len(ts) == steps
+        assert ts[0] >= 1
+        assert ts[-1] <= T
+        assert all(a < b for a, b in itertools.pairwise(ts))
         assert ts[0] == 1 if spacing == "leading" else ts[-1] == T
     assert ts == list(range(1, T + 1))  # all steps is every step
 
@@ -182,7 +192,8 @@ def test_timesteps_are_near_the_line_they_round(data: st.DataObject) -> None:
     T = data.draw(st.integers(2, 5000))
     steps = data.draw(st.integers(2, T))
     for i, (a, b) in enumerate(zip(timesteps(T, steps), timesteps(T, steps, "linspace"), strict=True)):
-        assert abs(a - (i + 1) * T / steps) <= 0.5 and abs(b - (1 + i * (T - 1) / (steps - 1))) <= 0.5
+        assert abs(a - (i + 1) * T / steps) <= 0.5
+        assert abs(b - (1 + i * (T - 1) / (steps - 1))) <= 0.5
 
 
 def test_timesteps_of_the_papers() -> None:
@@ -215,7 +226,7 @@ def test_bad_betas(bad: list[float]) -> None:
 
 
 def test_bad_makers() -> None:
-    with pytest.raises(ValueError, match="T=20 puts betas at .*larger T"):
+    with pytest.raises(ValueError, match=r"T=20 puts betas at .*larger T"):
         NoiseSchedule.linear(20)
     with pytest.raises(ValueError, match="in between"):
         NoiseSchedule.linear(1000, start=-0.1)
@@ -243,7 +254,7 @@ def test_bad_timesteps() -> None:
     for steps in (0, 11, -1):
         with pytest.raises(ValueError, match=rf"steps must lie in 1\.\.T = 1\.\.10, got {steps}"):
             timesteps(10, steps)
-    with pytest.raises(ValueError, match="spacing must be one of .*'log'"):
+    with pytest.raises(ValueError, match=r"spacing must be one of .*'log'"):
         timesteps(10, 5, "log")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="T must be at least 1"):
         timesteps(0, 1)
