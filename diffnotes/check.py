@@ -139,7 +139,7 @@ def monte_carlo(
     label: str,
     samples: Any,
     expected: Any,
-    z: float = 4.0,
+    z: int | float = 4,
     *,
     resolution: float | None = None,
     why: str = "",

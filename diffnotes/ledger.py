@@ -1,7 +1,7 @@
 """The ledger: every labelled equation of the notebooks, with the checks that name it.
 
-It reads the notebooks' files (their JSON, and the syntax tree of their code) and runs nothing. The tests hold its list of
-problems empty; the book's page of checked equations is its table.
+It reads the notebooks' files (their JSON, and the syntax tree of their code) and runs nothing. The tests hold its list
+of problems empty; the book's page of checked equations is its table.
 """
 
 import ast
@@ -22,8 +22,9 @@ KINDS = {
     "monte_carlo": "Monte Carlo",
 }  # function -> word on the page
 
-# `$$ ... $$ (label)`: the one form of a labelled equation that the book's Markdown knows
-EQUATION = re.compile(r"\$\$(?P<tex>(?:(?!\$\$).)+)\$\$[ \t]*\((?P<label>[^()\s]+)\)", re.DOTALL)
+# `$$ ... $$ (label)`: the one form of a labelled equation that the book's Markdown knows. Blocks without a label match
+# too, so that the next search starts behind them and not at their closing `$$`.
+_DISPLAY = re.compile(r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[^()\s]+)\))?", re.DOTALL)
 _FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
 
@@ -102,15 +103,16 @@ def read(notebooks: Sequence[Path]) -> Ledger:
 
 
 def prose(cell: dict[str, Any]) -> str:
-    """The text of a Markdown cell without what it quotes as code; empty for a code cell."""
+    """The text of a Markdown cell, with what it quotes as code cut down to its quotes; empty for a code cell."""
     if cell["cell_type"] != "markdown":
         return ""
-    return _QUOTED.sub("", _FENCED.sub("", "".join(cell["source"])))
+    return _QUOTED.sub("``", _FENCED.sub("", "".join(cell["source"])))
 
 
 def labelled_equations(cell: dict[str, Any]) -> list[tuple[str, str]]:
     """The (label, TeX) pairs of the labelled equations in a cell."""
-    return [(found["label"], found["tex"].strip()) for found in EQUATION.finditer(prose(cell))]
+    displays = _DISPLAY.finditer(prose(cell))
+    return [(found["label"], found["tex"].strip()) for found in displays if found["label"]]
 
 
 def syntax_tree(cell: dict[str, Any]) -> ast.Module:
@@ -284,4 +286,4 @@ def _tolerance(function: str, words: dict[str, str]) -> tuple[str, str]:
         absolute = f" plus {words['atol']}" if words["atol"] != "0.0" else ""
         return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 an operation"
     finest = f", at most {words['resolution']}" if words["resolution"] != "None" else ""
-    return f"{words['z'].removesuffix('.0')} standard errors{finest}", "the spread of the samples"
+    return f"{words['z']} standard errors{finest}", "the spread of the samples"

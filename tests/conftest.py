@@ -1,14 +1,39 @@
-"""What all tests share."""
+"""What every test stands on: seeded draws, hypothesis without surprises, and a reason where a GPU is missing.
 
-from collections.abc import Iterator
+Shapes and dtypes in the package's annotations are checked at every call: pyproject.toml passes pytest the import hook.
+"""
 
-import jaxtyping
+import os
+
+import hypothesis
 import pytest
+import torch
+
+# The default draws the same examples at every run, so that a red test is red for everyone. To look for new ones:
+# HYPOTHESIS_PROFILE=explore. No deadline: two busy cores are no reason to fail.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))
+
+
+@pytest.fixture(autouse=True)
+def _the_same_start_for_every_test():
+    """The global generator starts alike in every test, and a test leaves torch's settings as they were."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
+    yield
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == before
 
 
 @pytest.fixture
-def no_shape_checks() -> Iterator[None]:
-    """Switch the run-time check of the annotations off, to see the ValueError that a user without it sees."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def generator() -> torch.Generator:
+    """A generator of its own for the test, seeded."""
+    return torch.Generator().manual_seed(0)

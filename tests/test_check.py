@@ -42,7 +42,11 @@ def test_symbolic_holds(lhs, rhs, capsys):
     ("lhs", "rhs", "shown"),
     [
         (a, sympy.sqrt(a), "a = 1/3: 0.333333 against 0.577350"),
-        (x, sympy.Abs(x), "not brought to zero"),  # differ only where x < 0, which is not tried: still a failure
+        (
+            x,
+            sympy.Abs(x),
+            "not brought to zero",
+        ),  # differ only where x < 0, which is not tried: still a failure
         ([a, b], [a, b**2], "rhs at [1] = b**2"),
         (sympy.Matrix([[a], [b]]), sympy.Matrix([[a], [a]]), "at [1][0]"),
         (sympy.nan, sympy.nan, "nan"),
@@ -54,7 +58,8 @@ def test_symbolic_fails_and_shows_both_sides(lhs, rhs, shown):
     with pytest.raises(check.CheckFailed) as caught:
         check.symbolic("fwd-step", lhs, rhs)
     report = str(caught.value)
-    assert report.startswith("(fwd-step) symbolic check: fails\n  lhs") and shown in report, report
+    assert report.startswith("(fwd-step) symbolic check: fails\n  lhs"), report
+    assert shown in report
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,9 @@ def test_exact_carries_gradients_and_devices():
     ],
 )
 def test_exact_fails_and_shows_both_sides(lhs, rhs):
-    with pytest.raises(check.CheckFailed, match=r"\(fwd-step\) exact check: fails\n  lhs = .*\n  rhs = .*\n  .*worst"):
+    with pytest.raises(
+        check.CheckFailed, match=r"\(fwd-step\) exact check: fails\n  lhs = .*\n  rhs = .*\n  .*worst"
+    ):
         check.exact("fwd-step", lhs, rhs)
 
 

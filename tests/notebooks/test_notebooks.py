@@ -1,0 +1,108 @@
+"""Every notebook of the book under every rule, and the ledger over all of them."""
+
+import json
+import re
+from pathlib import Path
+
+import hygiene
+import nbformat
+import pytest
+from hygiene import ROOT, RULES
+from markdown_it import MarkdownIt
+from mdit_py_plugins.anchors.index import slugify
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+from diffnotes import ledger
+
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md")) + sorted(ROOT.glob("*.md"))
+PREFIXES = {"def", "fwd", "rev", "obj", "ddim", "img", "gen", "ledger"}
+
+
+def load(path: Path) -> hygiene.Notebook:
+    return json.loads(path.read_text("utf-8"))
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+def test_there_are_notebooks():
+    assert "01-forward.ipynb" in map(name, NOTEBOOKS)
+    assert "checked-equations.ipynb" in map(name, NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(path, rule):
+    problems = list(rule(load(path)))
+    assert not problems, f"{rule.__doc__}\n" + "\n".join(f"{path.name}, {problem}" for problem in problems)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_the_file_is_written_as_nbformat_writes_it(path):
+    """So that a run of `make notebooks` changes only what has changed."""
+    assert path.read_text("utf-8") == nbformat.writes(nbformat.read(path, as_version=4)) + "\n"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_pages_are_spelt_the_british_way(path):
+    if path.name == "bibliography.md":
+        pytest.skip("titles of papers keep their own spelling")
+    words = hygiene.american(path.read_text("utf-8"))
+    assert not words, f"{path.name}: {words}"
+
+
+# ---- the ledger -----------------------------------------------------------------------------------------------
+
+
+def test_every_equation_is_checked_and_every_check_has_an_equation():
+    book = ledger.read(NOTEBOOKS)
+    assert not book.problems, "\n".join(book.problems)
+    assert len(book.equations) > 0
+
+
+def test_labels_begin_with_the_name_of_a_chapter():
+    labels = [equation.label for equation in ledger.read(NOTEBOOKS).equations]
+    strangers = [label for label in labels if label.split("-")[0] not in PREFIXES]
+    assert not strangers, f"{strangers}: a label begins with one of {sorted(PREFIXES)}"
+
+
+def test_labelled_equations_stand_in_notebooks_only():
+    """An equation on a page of plain Markdown gets a number, and no code cell can check it."""
+    found = [
+        (path.name, label)
+        for path in PAGES
+        for label, _ in ledger.labelled_equations(
+            {"cell_type": "markdown", "source": path.read_text("utf-8")}
+        )
+        if not label.startswith("def-")
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_the_ledger_reads_markdown_as_the_build_does(path):
+    """The ledger finds the labelled equations with a regular expression, the build with a parser: they agree."""
+    parser = MarkdownIt().use(dollarmath_plugin)
+    for i, cell in hygiene.cells(load(path), "markdown"):
+        tokens = [t for t in parser.parse(hygiene.source(cell)) if t.type == "math_block_label"]
+        built = [(token.info, token.content.strip()) for token in tokens]
+        assert ledger.labelled_equations(cell) == built, f"{path.name}, cell {i}"
+
+
+def slugs(text: str) -> set[str]:
+    """The anchors of the headings in a Markdown text."""
+    headings = re.findall(r"^#{1,3} +(.+?) *$", text, re.MULTILINE)
+    return {slugify(re.sub(r"[*`$]", "", heading)) for heading in headings}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_every_reference_has_a_target(path):
+    labels = {equation.label for equation in ledger.read(NOTEBOOKS).equations}
+    texts = [ledger.prose(cell) for _, cell in hygiene.cells(load(path), "markdown")]
+    known = labels | {slug for text in texts for slug in slugs(text)}
+    wanted = {target for text in texts for target in re.findall(r"\]\(#([^)\s]+)\)", text)}
+    assert wanted <= known, f"{path.name}: no target for {sorted(wanted - known)}"
+    for file in {link for text in texts for link in re.findall(r"\]\(([\w./-]+\.(?:md|ipynb))\b", text)}:
+        assert (path.parent / file).is_file(), f"{path.name}: no file {file}"
