@@ -4,8 +4,10 @@ Shapes and dtypes in the package's annotations are checked at every call: pyproj
 """
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
@@ -37,3 +39,11 @@ def _the_same_start_for_every_test():
 def generator() -> torch.Generator:
     """A generator of its own for the test, seeded."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def no_shape_checks() -> Iterator[None]:
+    """Switch the run-time check of the annotations off, to see the ValueError that a user without it sees."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
