@@ -28,7 +28,9 @@ def escape(text: str) -> str:
             end = kept.end()
         return "".join([*pieces, change(text[end:])])
 
-    return outside(DOCTEST, lambda prose: outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose), text)
+    return outside(
+        DOCTEST, lambda prose: outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose), text
+    )
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -36,7 +38,10 @@ def setup(app: Any) -> dict[str, bool]:
     escaped: list[str] = []
 
     def before(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        escaped[:] = lines[:] = escape("\n".join(lines)).split("\n")
+        text = re.sub(
+            "(?m)^Returns:$", ":returns:", escape("\n".join(lines))
+        )  # napoleon would look for a type there
+        escaped[:] = lines[:] = text.split("\n")
 
     def after(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
         if what in ("property", "attribute", "data"):  # napoleon reads "text: more" there as "type: text"

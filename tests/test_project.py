@@ -1,0 +1,180 @@
+"""What the repository says about itself, in several places, agrees."""
+
+import doctest
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import diffnotes
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = re.compile(
+    r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes|([^/\s\"'`]+)\.github\.io/diffnotes"
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+
+
+def tracked(root: Path = ROOT) -> dict[str, str]:
+    """The text of each file that git knows, by its path."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    texts = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        if (root / name).is_file():
+            texts[name] = (root / name).read_bytes().decode("utf-8", errors="replace")
+    return texts
+
+
+def accounts(texts: dict[str, str]) -> dict[str, set[str]]:
+    """The accounts that the repository's addresses name, with the files that name them."""
+    found: dict[str, set[str]] = {}
+    for name, text in texts.items():
+        if name not in ("tools/account.py", "tests/test_project.py"):
+            for match in ADDRESS.finditer(text):
+                found.setdefault(match[1] or match[2], set()).add(name)
+    return found
+
+
+# ---- the address ------------------------------------------------------------------------------------------------
+
+
+def test_every_place_names_the_address_of_the_configuration():
+    account = CONFIG["repository"]["url"].removeprefix("https://github.com/").removesuffix("/diffnotes")
+    found = accounts(tracked())
+    assert set(found) == {account}, f"addresses with other accounts than {account}: {found}"
+    expected = {
+        "_config.yml",
+        "pyproject.toml",
+        "README.md",
+        "CITATION.cff",
+        "book/index.md",
+        "book/01-forward.ipynb",
+    }
+    assert expected <= found[account]
+
+
+def test_one_command_sets_the_account_everywhere_and_again(tmp_path):
+    for name in tracked():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for command in (["git", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    before = accounts(tracked(tmp_path))
+    for name in ("Ada-Lovelace9", "someone-else"):
+        subprocess.run(
+            [sys.executable, "tools/account.py", name], cwd=tmp_path, check=True, capture_output=True
+        )
+        after = accounts(tracked(tmp_path))
+        assert after == {name: next(iter(before.values()))}
+    assert yaml.safe_load((tmp_path / "_config.yml").read_text("utf-8"))["repository"]["url"] == (
+        "https://github.com/someone-else/diffnotes"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "<account>", "two words", "-dash", "a/b", "x" * 40])
+def test_an_account_that_github_would_refuse_changes_nothing(tmp_path, name):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "_config.yml").write_bytes((ROOT / "_config.yml").read_bytes())
+    (tmp_path / "tools/account.py").write_bytes((ROOT / "tools/account.py").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "tools/account.py", name], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "NAME must be a GitHub account" in done.stderr
+    assert (tmp_path / "_config.yml").read_bytes() == (ROOT / "_config.yml").read_bytes()
+
+
+# ---- versions and requirements ----------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[1]
+    assert diffnotes.__version__ == PROJECT["version"] == citation["version"] == newest
+
+
+def pins() -> dict[str, str]:
+    found = {}
+    for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)", line)
+            assert pin, f"not a plain pin: {line!r}"
+            assert canonical(pin[1]) not in found, f"pinned twice: {line}"
+            found[canonical(pin[1])] = pin[2]
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_what_the_package_and_its_extras_ask_for_is_pinned_within_their_bounds():
+    pinned = pins()
+    extras = PROJECT["optional-dependencies"]
+    asked = [Requirement(r) for rs in [PROJECT["dependencies"], *extras.values()] for r in rs]
+    for requirement in asked:
+        if requirement.name == "diffnotes":  # an extra that contains another
+            assert requirement.extras <= set(extras)
+        else:
+            assert canonical(requirement.name) in pinned, f"{requirement.name} is not in requirements.txt"
+            assert pinned[canonical(requirement.name)] in requirement.specifier
+
+
+def test_the_package_itself_sets_lower_bounds_only():
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert [s.operator for s in requirement.specifier] == [">="], requirement
+
+
+# ---- pages and documents ----------------------------------------------------------------------------------------
+
+
+def test_the_map_on_the_front_page_has_every_page_of_the_book():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    pages = [Path(chapter["file"]).name for part in toc["parts"] for chapter in part["chapters"]]
+    linked = re.findall(
+        r"^(?:\d+\.|-) \[[^\]]+\]\(([\w-]+)\.\w+\)", (ROOT / "book/index.md").read_text("utf-8"), re.M
+    )
+    assert linked == pages
+
+
+def test_the_reference_has_every_module():
+    listed = re.findall(r"automodule:: diffnotes\.(\w+)", (ROOT / "book/api.md").read_text("utf-8"))
+    modules = {path.stem for path in Path(diffnotes.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
+    assert sorted(listed) == sorted(modules)
+
+
+def test_every_entry_of_the_bibliography_is_there_once():
+    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text("utf-8"), re.MULTILINE)
+    shown = re.findall(r'key == "(\w+)"', (ROOT / "book/bibliography.md").read_text("utf-8"))
+    assert sorted(shown) == sorted(set(keys)) == sorted(keys)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_files_lead_somewhere(name):
+    text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / name).read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", text):
+        assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_the_make_targets_that_the_documents_name_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for name in ("README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run", ".pre-commit-config.yaml"):
+        for words in re.findall(
+            r"(?:^|`|entry: )make ((?:[a-z]+ ?)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE
+        ):
+            assert set(words.split()) <= targets, f"{name}: make {words}"
+
+
+def test_the_example_in_the_readme_runs():
+    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert result.attempted > 5
+    assert result.failed == 0
