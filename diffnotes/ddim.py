@@ -1,0 +1,417 @@
+"""Chapter 4, DDIM: jumps of any length, with as much fresh noise as you like, down to none.
+
+A jump goes from t to any s < t. The noise that x_s must hold, 1 - alpha_bar_s in variance, is shared between two
+sources: `sigma`, which is drawn afresh, and `turn`, which is the noise already there, as the model sees it:
+
+    turn^2 + sigma^2 = 1 - alpha_bar_s                                                      (ddim-budget)
+
+Every share keeps the marginals q(x_t | x_0), which are all that training looked at, so one trained network serves
+them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
+
+>>> import torch
+>>> from diffnotes.schedule import NoiseSchedule
+>>> schedule = NoiseSchedule.linear(T=1000)
+>>> def model(x_t, t):  # the exact one of data that are N(0, I) already, so that x_0 should be x_T
+...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
+>>> x_T = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+>>> for steps in (10, 100, 1000):
+...     print(steps, [round(x, 3) for x in ddim_sample(schedule, model, x_T, steps).flatten().tolist()])
+10 [0.829, -1.659]
+100 [0.982, -1.963]
+1000 [0.998, -1.996]
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffnotes.reverse import (
+    Jump,
+    NoisePredictor,
+    _same_shape,
+    host_levels,
+    jump_pairs,
+    on_host,
+    predict_x0,
+    walk,
+    warn_unless_prior,
+)
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Spacing, Time, _has_values
+
+Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
+Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
+
+# ---- one jump -------------------------------------------------------------------------------------------------
+
+
+def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[Tensor, "*batch"]:
+    """The standard deviation of the fresh noise in the jump t -> s (Song, Meng, Ermon 2021, eq. 16).
+
+    sigma(eta) = eta sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t)) sqrt(1 - alpha_bar_t / alpha_bar_s), so its *square*
+    is eta^2 times DDPM's beta-tilde. All of it is computed from log alpha_bar, so no digits are lost near the data.
+
+    Args:
+        t, s: T >= t > s >= 0, two ints, or int64 of shape (batch,) both, on the schedule's device.
+        eta: in [0, 1]; or "sigma_hat" for sqrt(1 - alpha_bar_t / alpha_bar_s), the paper's name for the larger noise
+            that DDPM's authors used on CIFAR-10 (its section 5): DDPM's variance "beta", on any sub-sequence.
+
+    Returns:
+        float64, on the schedule's device, of shape () for two ints, else (batch,).
+
+    Raises:
+        ValueError: t and s are not as above (looked at for ints and on the CPU), or eta is not.
+
+    >>> schedule = NoiseSchedule.linear(T=1000)
+    >>> round(float(ddim_sigma(schedule, t=500, s=499, eta=0.5) ** 2 / schedule.posterior_variances[500]), 12)
+    0.25
+    """
+    _check_jump(schedule, t, s)
+    _check_eta(eta)
+    sigma: Tensor = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)[0]
+    return sigma
+
+
+class DDIMStep(NamedTuple):
+    """The new x, and the three parts that it is the sum of."""
+
+    x_s: Tensor
+    x0_part: Tensor  # sqrt(alpha_bar_s) times the x_0 that is predicted
+    direction_part: Tensor  # turn * eps: back towards x_t
+    noise_part: Tensor  # sigma * noise: fresh
+
+
+def ddim_step(
+    schedule: NoiseSchedule,
+    x_t: Batch,
+    eps: Batch,
+    t: Time,
+    s: Time,
+    eta: Eta = 0.0,
+    noise: Batch | None = None,
+) -> DDIMStep:
+    """One jump from t to s (Song, Meng, Ermon 2021, eq. 12), in its three named parts.
+
+    With "sigma_hat" only the fresh noise grows: the direction keeps the factor it has at eta = 1 (their appendix
+    D.3), so x_s then holds more noise than 1 - alpha_bar_s.
+
+    Args:
+        x_t: shape (batch, ...).
+        eps: the model's noise at (x_t, t), like `x_t`.
+        t, s: T >= t > s >= 0, two ints, or int64 of shape (batch,) both.
+        eta: in [0, 1] or "sigma_hat", see `ddim_sigma`.
+        noise: standard normal, like `x_t`; may be left out where eta is 0.
+
+    Raises:
+        ValueError: `eps` or `noise` is not shaped like `x_t`, `noise` is missing, eta is neither in [0, 1] nor
+            "sigma_hat", or t and s are not valid (looked at for ints and on the CPU).
+    """
+    _check_jump(schedule, t, s)
+    _check_eta(eta)
+    if noise is None and eta != 0:
+        raise ValueError(f"noise must be given where eta is not 0, got noise=None with eta={eta!r}")
+    noise = torch.zeros_like(x_t) if noise is None else noise
+    _same_shape(x_t, noise=noise)
+    x0 = predict_x0(schedule, x_t, t, eps)
+    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
+    x0_part = _like(_pick(schedule.sqrt_alpha_bars, s), x_t) * x0
+    direction_part = _like(turn, x_t) * eps
+    noise_part = _like(sigma, x_t) * noise
+    return DDIMStep(x0_part + direction_part + noise_part, x0_part, direction_part, noise_part)  # (ddim-step)
+
+
+def _shares(log_t: Any, log_s: Any, eta: Eta) -> tuple[Any, Any]:
+    """sigma and turn of the jump t -> s from log alpha_bar at both, as Python floats or float64 tensors alike."""
+    m = math if isinstance(log_t, float) else torch
+    noise_t, noise_s = -m.expm1(log_t), -m.expm1(log_s)  # 1 - alpha_bar
+    beta = -m.expm1(log_t - log_s)  # (rev-sub-beta)
+    # at eta = 1, sigma is the root of beta-tilde, and turn is what DDPM keeps, as in (rev-posterior-parts)
+    whole = m.sqrt(noise_s / noise_t * beta)  # (ddim-sigma)
+    least = m.exp((log_t - log_s) / 2) * noise_s / m.sqrt(noise_t)
+    if eta == "sigma_hat":
+        return m.sqrt(beta), least  # (ddim-sigma-hat)
+    # what DDPM keeps, and what eta leaves undrawn: sqrt(1 - alpha_bar_s - sigma^2) as a sum of squares, because the
+    # digits of the difference cancel, and its rounding can leave the root of a negative number
+    return eta * whole, m.hypot(least, math.sqrt(1 - eta**2) * whole)  # (ddim-budget)
+
+
+# ---- many jumps -----------------------------------------------------------------------------------------------
+
+
+def ddim_sample(
+    schedule: NoiseSchedule,
+    model: NoisePredictor,
+    x_T: Batch,
+    steps: Steps = 50,
+    eta: Eta = 0.0,
+    *,
+    spacing: Spacing = "trailing",
+    generator: torch.Generator | None = None,
+    clip: float | None = None,
+    progress: bool = False,
+    return_path: bool = False,
+) -> Float[Tensor, "..."]:
+    """From x_T ~ N(0, I) to x_0 in `steps` jumps, one model call each (Song, Meng, Ermon 2021, section 4).
+
+    The last jump adds no noise, whatever eta is ("sigma_hat" asks for some at s = 0: there algorithm 2 of Ho et al.
+    2020 has z = 0, and so do we).
+
+    Args:
+        schedule: on any device; it is read once, before the first jump.
+        model: a noise predictor.
+        x_T: shape (batch, ...), any floating type. It is not changed.
+        steps: how many (spread over 1..T by `spacing`), or the times themselves, rising; None takes all T.
+        eta: in [0, 1] or "sigma_hat", see `ddim_sigma`. At 0 no noise is drawn: x_T decides x_0.
+        generator: for the noise; on the device of `x_T`.
+        clip: clamp the predicted x_0 to [-clip, clip], and derive eps again from it.
+        progress: show a tqdm bar.
+        return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
+
+    Raises:
+        ValueError: `steps`, `spacing`, `eta`, `generator`, `clip` or the shape of the model's eps is off.
+
+    Warns:
+        UserWarning: alpha_bar at the first time is too large for N(0, I), see `warn_unless_prior`.
+    """
+    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
+    warn_unless_prior(schedule, pairs[0][0])
+    jumps = ddim_jumps(schedule, pairs, eta)
+    return walk(model, x_T, jumps, generator=generator, clip=clip, progress=progress, return_path=return_path)
+
+
+def ddim_encode(
+    schedule: NoiseSchedule,
+    model: NoisePredictor,
+    x0: Batch,
+    steps: Steps = 50,
+    *,
+    spacing: Spacing = "trailing",
+    progress: bool = False,
+    return_path: bool = False,
+) -> Float[Tensor, "..."]:
+    """From x_0 up to the x_T that `ddim_sample` at eta = 0 takes back to it (Song, Meng, Ermon 2021, section 5.4).
+
+    The same sequence, walked upwards by the same Euler step in (ddim-ode). Each step asks for eps where it stands,
+    going up at the lower end of an interval and coming down at the upper, so the round trip has an error, which
+    falls as 1 / steps. At index 0 there is no noise to see; there the model is asked at 1, the least level it knows.
+
+    Args, raises: as `ddim_sample`; the path goes from x_0 to x_T.
+    """
+    pairs = jump_pairs(schedule, steps, spacing)[::-1]
+    level = host_levels(on_host(schedule))
+    jumps = [Jump(max(s, 1), level[s], level[t]) for t, s in pairs]  # (ddim-euler), upwards
+    return walk(model, x0, jumps, progress=progress, return_path=return_path)
+
+
+def ddim_jumps(schedule: NoiseSchedule, pairs: Sequence[tuple[int, int]], eta: Eta) -> list[Jump]:
+    """Each pair (t, s) as the `Jump` that `walk` takes. Raises ValueError for an eta that `ddim_sigma` refuses."""
+    _check_eta(eta)
+    log, level = schedule.log_alpha_bars.tolist(), host_levels(schedule)
+    jumps = []
+    for t, s in pairs:
+        sigma, turn = _shares(log[t], log[s], eta)
+        jumps.append(Jump(t, level[t], (level[s][0], turn), sigma if s else 0.0))  # (ddim-step)
+    return jumps
+
+
+def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
+    """The point at `w` on the arc from `a` (w = 0) to `b` (w = 1), each example turned in its own plane.
+
+        sin((1 - w) theta) / sin(theta) a + sin(w theta) / sin(theta) b,   theta the angle between a and b
+
+    (Song, Meng, Ermon 2021, appendix D.5.) Where |a| = |b|, so is the length of every point between: noise stays as
+    large as noise is, whereas on the straight line the midpoint of two independent draws is shorter by sqrt(2).
+    The angle is that of the whole example, all of its coordinates taken as one vector.
+
+    Args:
+        a, b: shape (batch, ...), the same.
+        w: a number, or one an example, shape (batch,).
+
+    Returns:
+        Like `a`. Parallel vectors, or a zero vector, have theta = 0: the straight line, which is the limit.
+
+    Raises:
+        ValueError: shapes differ, or an example of b points exactly against a, so that no arc is the shortest
+            (looked at on the CPU; on an accelerator such an example is NaN).
+
+    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    tensor([[0.7071, 0.7071]])
+    """
+    _same_shape(a, b=b)
+    if isinstance(w, Tensor) and w.shape != a.shape[:1]:
+        raise ValueError(f"w must be a number or of shape {tuple(a.shape[:1])}, got {tuple(w.shape)}")
+    u, v = (x.flatten(1).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+    u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
+    theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos
+    opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps
+    if opposite.device.type == "cpu" and _has_values(opposite) and bool(opposite.any()):
+        raise ValueError(f"b must not point against a: examples {opposite.nonzero().flatten().tolist()} do")
+    turn = (theta / math.pi).masked_fill(opposite, torch.nan)
+    # sin(w theta) / sin(theta) = w sinc(w turn) / sinc(turn), which is finite at theta = 0
+    of_a, of_b = ((x * torch.sinc(x * turn) / torch.sinc(turn)) for x in (1 - w, w))
+    return _like(of_a, a) * a + _like(of_b, b) * b  # (ddim-slerp)
+
+
+# ---- the ODE behind it, and a second-order step -----------------------------------------------------------------
+
+ModelAt = Callable[[NoiseSchedule], Callable[[Tensor, Any], Tensor]]  # such as `GaussianMixture.eps`
+
+
+def sigma_bars(schedule: NoiseSchedule) -> Float64[Tensor, " steps"]:
+    """sigma_bar_t = sqrt((1 - alpha_bar_t) / alpha_bar_t), shape (T + 1,), 0 at index 0: the time of (ddim-ode)."""
+    return torch.expm1(-schedule.log_alpha_bars).sqrt()
+
+
+def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
+    """The right-hand side of the probability-flow ODE, d x_bar / d sigma_bar (Song, Meng, Ermon 2021, eq. 14).
+
+    In x_bar = x / sqrt(alpha_bar) and sigma_bar = sqrt((1 - alpha_bar) / alpha_bar) it is the model's eps and nothing
+    else, so that a DDIM jump at eta = 0 is an Euler step.
+
+    Args:
+        model_at: what gives a noise predictor for any schedule, such as `mixture.eps`. The ODE passes through every
+            level of noise, and a network that was trained at T of them has no field in between.
+        x_bar: shape (batch, ...).
+        sigma_bar: >= 0. At 0 x_t is x_0, which knows nothing of the noise: eps is its mean, 0.
+
+    Raises:
+        ValueError: sigma_bar < 0.
+    """
+    if not sigma_bar >= 0:
+        raise ValueError(f"sigma_bar must be >= 0, got {sigma_bar}")
+    if sigma_bar == 0:
+        return torch.zeros_like(x_bar)
+    one = torch.ones(len(x_bar), dtype=torch.int64, device=x_bar.device)
+    # a schedule of one step whose 1 - alpha_bar is that of sigma_bar
+    beta = torch.tensor([sigma_bar**2 / (1 + sigma_bar**2)], dtype=torch.float64, device=x_bar.device)
+    return model_at(NoiseSchedule(beta))(x_bar / math.sqrt(1 + sigma_bar**2), one)  # (ddim-ode)
+
+
+def ode_jump(
+    schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: int = 0, rtol: float = 1e-10
+) -> Batch:
+    """Where the ODE itself takes x_t from t to s, down or up: the jump that eta = 0 approaches with ever more steps.
+
+    Solved by SciPy (needed for this function alone) with its eighth-order DOP853, in float64 on the CPU.
+
+    Args:
+        model_at: as in `ode_rhs`.
+        x_t: shape (batch, ...).
+        t, s: in 0..T, in any order.
+        rtol: the solver's relative tolerance for x_bar, >= 1e-13; the absolute one is the same number.
+
+    Returns:
+        x_s, float64, on the device of `x_t`.
+
+    Raises:
+        ValueError: t, s or rtol is out of range.
+        RuntimeError: the solver gave up.
+    """
+    from scipy.integrate import solve_ivp
+
+    for name, value in {"t": t, "s": s}.items():
+        if not 0 <= value <= schedule.T:
+            raise ValueError(f"{name} must lie in 0..{schedule.T}, got {value}")
+    if not 1e-13 <= rtol < 1:
+        raise ValueError(f"rtol must lie in [1e-13, 1), got {rtol}")
+    level, bars = host_levels(schedule), sigma_bars(schedule).tolist()
+    x_bar = x_t.double().cpu() / level[t][0]
+
+    def rhs(sigma_bar: float, y: Any) -> Any:
+        x = torch.from_numpy(y).reshape(x_bar.shape).to(x_t.device)
+        return ode_rhs(model_at, x, sigma_bar).flatten().cpu().numpy()
+
+    with torch.no_grad():
+        solved = solve_ivp(rhs, (bars[t], bars[s]), x_bar.flatten().numpy(), "DOP853", rtol=rtol, atol=rtol)
+    if not solved.success:
+        raise RuntimeError(f"the ODE was not solved from t={t} to s={s}: {solved.message}")
+    return torch.from_numpy(solved.y[:, -1]).reshape(x_t.shape).to(x_t.device) * level[s][0]
+
+
+def dpmpp_2m_sample(
+    schedule: NoiseSchedule,
+    model: NoisePredictor,
+    x_T: Batch,
+    steps: Steps = 20,
+    *,
+    spacing: Spacing = "trailing",
+    clip: float | None = None,
+    progress: bool = False,
+    return_path: bool = False,
+) -> Float[Tensor, "..."]:
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): the ODE to second order, still one model call a jump.
+
+    A DDIM jump holds the predicted x_0 still, while in truth it moves. Here the x_0 of the last two calls are taken
+    as a straight line in lambda, half the log-SNR, and the jump uses the x_0 of its own middle. The first jump has
+    no past and the last, to s = 0, no middle (lambda is infinite there): these two are DDIM's.
+
+    Args, raises, warns: as `ddim_sample`; `clip` clamps the x_0 that the jump uses.
+    """
+    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
+    warn_unless_prior(schedule, pairs[0][0])
+    jumps, ahead = ddim_jumps(schedule, pairs, eta=0.0), _looking_ahead(schedule, model, pairs)
+    return walk(ahead, x_T, jumps, clip=clip, progress=progress, return_path=return_path)
+
+
+def _looking_ahead(
+    schedule: NoiseSchedule, model: NoisePredictor, pairs: Sequence[tuple[int, int]]
+) -> NoisePredictor:
+    """The noise predictor that makes DDIM's jumps those of DPM-Solver++(2M). It remembers: one walk, in this order."""
+    level = host_levels(schedule)
+    lam = [math.log(level[t][0] / level[t][1]) for t, _ in pairs]  # half the log-SNR, at each call
+    h = [after - before for before, after in pairwise(lam)]  # all jumps but the last
+    weights = [0.0, *(now / (2 * before) for before, now in pairwise(h)), 0.0][: len(pairs)]
+    plan = iter([(*level[t], weight) for (t, _), weight in zip(pairs, weights, strict=True)])
+    last = None
+
+    def predictor(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal last
+        signal, noise, weight = next(plan)
+        eps = model(x_t, t)
+        _same_shape(x_t, eps=eps)
+        x0, before = torch.sub(x_t, eps, alpha=noise).div_(signal), last  # (rev-x0-from-eps)
+        last = x0
+        if before is None or not weight:
+            return eps
+        # x0 + weight * (x0 - before), said as eps
+        return torch.sub(eps, x0 - before, alpha=weight * signal / noise)  # (ddim-2m)
+
+    return predictor
+
+
+# ---- what the functions above share -----------------------------------------------------------------------------
+
+
+def _pick(values: Tensor, t: Time) -> Tensor:
+    return values.select(0, t) if isinstance(t, int) else values.index_select(0, t)
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """One number, or one an example, in the dtype of `x`, shaped to multiply it."""
+    values = values.to(x.dtype)
+    return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
+
+
+def _check_eta(eta: Eta) -> None:
+    if eta != "sigma_hat" and (isinstance(eta, str) or not 0 <= eta <= 1):
+        raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
+
+
+def _check_jump(schedule: NoiseSchedule, t: Time, s: Time) -> None:
+    """ValueError unless T >= t > s >= 0, where looking does not make an accelerator's host wait."""
+    if isinstance(t, int) and isinstance(s, int):
+        fits = 0 <= s < t <= schedule.T
+    elif isinstance(t, Tensor) and isinstance(s, Tensor) and t.shape == s.shape:
+        if not t.device == s.device == schedule.betas.device:
+            where = f"{schedule.betas.device}, {t.device} and {s.device}"
+            raise ValueError(f"schedule, t and s must share a device, got {where}")
+        look = t.device.type == "cpu" and _has_values(t)
+        fits = not look or bool(((s >= 0) & (s < t) & (t <= schedule.T)).all())
+    else:
+        raise ValueError(f"t and s must be two ints, or two tensors of one shape, got {t!r} and {s!r}")
+    if not fits:
+        raise ValueError(f"t and s must satisfy T = {schedule.T} >= t > s >= 0, got t={t}, s={s}")
