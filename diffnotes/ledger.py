@@ -36,7 +36,7 @@ class Check:
     label: str
     kind: str  # "symbolic", "exact" or "Monte Carlo"
     cell: int  # the index of its cell in the notebook
-    tolerance: str  # in words, with the numbers of the call
+    tolerance: str  # in words, with the numbers of the call; empty for a symbolic check
     why: str  # where the tolerance comes from
     slip: str  # the mistake that it must catch; empty for a check that must hold
 
@@ -148,7 +148,7 @@ def table(book: Ledger) -> str:
         mine = [e for e in equations if e.notebook == name]
         if mine:
             lines += ["", f"**[{title}]({name}.ipynb)**", ""]
-            lines += ["| | equation | check | tolerance | where it comes from |", "|---|---|---|---|---|"]
+            lines += ["| | equation | how it is checked |", "|---|---|---|"]
             lines += [_row(equation) for equation in mine]
     return "\n".join(lines)
 
@@ -158,15 +158,18 @@ def table(book: Ledger) -> str:
 
 def _row(equation: Equation) -> str:
     tex = re.sub(r"\s+", " ", equation.tex).replace("\\|", "\\Vert ").replace("|", "\\vert ")
-    kinds = [c.kind for c in equation.checks] + [f"slip caught: {c.slip}" for c in equation.slips]
-    columns = (
-        f"[{equation.label}](#{equation.label})",
-        f"$\\displaystyle {tex}$",
-        "<br>".join(kinds),
-        "<br>".join(c.tolerance for c in equation.checks),
-        "<br>".join(c.why for c in equation.checks),
-    )
-    return "| " + " | ".join(columns) + " |"
+    ways = Counter((c.kind, c.tolerance, c.why) for c in equation.checks)
+    checks = [
+        f"**{kind}**{f' ×{n}' * (n > 1)}{f', to {tolerance}' * bool(tolerance)}: {_escaped(why)}"
+        for (kind, tolerance, why), n in ways.items()
+    ]
+    slips = [f"*slip caught*: {_escaped(c.slip)}" for c in equation.slips]
+    link = f"[{equation.label}](#{equation.label})"
+    return f"| {link} | $\\displaystyle {tex}$ | {'<br>'.join(checks + slips)} |"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_$|<>\[\]])", r"\\\1", text)
 
 
 def _title(cells: list[dict[str, Any]]) -> str:
@@ -191,11 +194,12 @@ def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
 def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list[Check]:
     """Every check of a notebook, in order; what is wrong with one is added to `problems`."""
     checks: list[Check] = []
+    texts: dict[str, str] = {}
     for i, cell in enumerate(cells):
         if cell["cell_type"] != "code":
             continue
         at = f"{name}, cell {i}"
-        reader = _Reader(i)
+        reader = _Reader(i, texts)
         try:
             reader.visit(syntax_tree(cell))
         except SyntaxError as error:
@@ -215,8 +219,9 @@ def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list
 class _Reader(ast.NodeVisitor):
     """The checks in the code of one cell, and the slips around them."""
 
-    def __init__(self, cell: int) -> None:
+    def __init__(self, cell: int, texts: dict[str, str]) -> None:
         self.cell = cell
+        self.texts = texts  # the names that the notebook has given to literal texts so far
         self.slip = ""
         self.checks: list[Check] = []
         self.problems: list[str] = []
@@ -225,6 +230,12 @@ class _Reader(ast.NodeVisitor):
         names = [alias.asname for alias in node.names if alias.name == "check"]
         if node.module == "diffnotes.check" or (node.module == "diffnotes" and any(names)):
             self.problems.append("import check whole and under its own name, or its calls are not counted")
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self.texts[target.id] = _literal(node.value)
+        self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:
         slips = [item.context_expr for item in node.items if _called(item.context_expr) == "slip"]
@@ -259,10 +270,13 @@ class _Reader(ast.NodeVisitor):
         given.apply_defaults()
         words = {k: ast.unparse(v) if isinstance(v, ast.AST) else str(v) for k, v in given.arguments.items()}
         tolerance, usual = _tolerance(function, words)
-        why = keywords.get("why", ast.Constant(usual))
-        if not _literal(why):
-            self.problems.append(f"check.{function}: why must be a literal text")
-        self.checks.append(Check(label, KINDS[function], self.cell, tolerance, _literal(why), self.slip))
+        given_why = keywords.get("why", ast.Constant(usual))
+        why = self.texts.get(given_why.id, "") if isinstance(given_why, ast.Name) else _literal(given_why)
+        if not why:
+            self.problems.append(
+                f"check.{function}: why must be a literal text, or a name given to one before"
+            )
+        self.checks.append(Check(label, KINDS[function], self.cell, tolerance, why, self.slip))
 
 
 def _called(node: ast.AST) -> str:
@@ -280,10 +294,10 @@ def _literal(node: ast.AST) -> str:
 def _tolerance(function: str, words: dict[str, str]) -> tuple[str, str]:
     """A check's tolerance in words, and where it comes from when the call does not say."""
     if function == "symbolic":
-        return "none", "lhs − rhs simplifies to 0"
+        return "", "the difference simplifies to 0"
     if function == "exact":
         scale = "of each element" if words["elementwise"] == "True" else "of the largest element"
         absolute = f" plus {words['atol']}" if words["atol"] != "0.0" else ""
         return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 an operation"
     finest = f", at most {words['resolution']}" if words["resolution"] != "None" else ""
-    return f"{words['z']} standard errors{finest}", "the spread of the samples"
+    return f"{words['z']} standard errors{finest}", "from the spread of the samples"

@@ -226,7 +226,8 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
     book = read(
         tmp_path,
         EQUATION,
-        code("%pip list\ncheck.exact('fwd-step', a, b, 1e-12, why='two roundings')", "b", 1, HOLDS),
+        code("%pip list\nrounding = 'two roundings'", "z", 1),
+        code("check.exact('fwd-step', a, b, 1e-12, why=rounding)", "b", 1, HOLDS),
         code("check.monte_carlo('fwd-step', a, b, resolution=0.01)", "c", 2, stream(monte_carlo)),
         code(slip, "d", 3, stream("(fwd-step) exact check: fails, as it must: no root\n")),
     )  # fmt: skip
@@ -236,17 +237,31 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
     assert (step.label, step.tex, step.cell, step.is_definition) == ("fwd-step", "x = y", 0, False)
     assert (definition.label, definition.is_definition, definition.checks) == ("def-z", True, ())
     assert [(c.kind, c.cell, c.tolerance, c.why) for c in step.checks] == [
-        ("exact", 1, "1e-12 of the largest element", "two roundings"),
-        ("Monte Carlo", 2, "4 standard errors, at most 0.01", "the spread of the samples"),
+        ("exact", 2, "1e-12 of the largest element", "two roundings"),
+        ("Monte Carlo", 3, "4 standard errors, at most 0.01", "from the spread of the samples"),
     ]
-    assert [(c.slip, c.cell) for c in step.slips] == [("no root", 3)]
+    assert [(c.slip, c.cell) for c in step.slips] == [("no root", 4)]
     table = ledger.table(book)
     assert table.startswith(
         "**1 equations, 2 checks**: 0 symbolic, 1 exact, 1 Monte Carlo. **1 planted slips**"
     )
-    assert (
-        "| [fwd-step](#fwd-step) | $\\displaystyle x = y$ | exact<br>Monte Carlo<br>slip caught: no root |"
-        in table
+    assert table.endswith(
+        "| [fwd-step](#fwd-step) | $\\displaystyle x = y$ "
+        "| **exact**, to 1e-12 of the largest element: two roundings"
+        "<br>**Monte Carlo**, to 4 standard errors, at most 0.01: from the spread of the samples"
+        "<br>*slip caught*: no root |"
+    )
+
+
+def test_the_table_escapes_what_would_break_it(tmp_path):
+    book = read(
+        tmp_path,
+        markdown("# T\n\n$$q(x|y) = \\|x\\|$$ (fwd-step)", "a"),
+        code("check.exact('fwd-step', a, b, why='a | b * c_d')\n" * 2, "b", 1, HOLDS),
+    )
+    assert ledger.table(book).splitlines()[-1] == (
+        "| [fwd-step](#fwd-step) | $\\displaystyle q(x\\vert y) = \\Vert x\\Vert $ "
+        "| **exact** ×2, to 1e-10 of the largest element: a \\| b \\* c\\_d |"
     )
 
 
