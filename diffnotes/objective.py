@@ -133,7 +133,7 @@ def vlb_terms(
 
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:
         """x_0, x_t and t for all examples at each of `ts`, and p_theta(x_{t-1} | x_t) there."""
-        t = torch.tensor(ts, device=x0.device).repeat_interleave(len(x0))
+        t = torch.cat([_per_example(t, x0) for t in ts])
         noise = torch.cat([torch.empty_like(x0).normal_(generator=generator) for _ in ts])
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
         x_t = q_sample(schedule, again, t, noise)
@@ -230,17 +230,16 @@ def loss_weights(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     Raises:
         ValueError: `variance` is unknown.
     """
-    beta, sigma2 = schedule.betas[1:], _sigma_squared(schedule, variance)[1:]
-    w = beta**2 / (2 * sigma2 * schedule.alphas[1:] * schedule.one_minus_alpha_bars[1:])  # (obj-weight)
-    return torch.cat([w.new_zeros(1), w])
+    beta, sigma2 = schedule.betas, _sigma_squared(schedule, variance)
+    w = beta**2 / (2 * sigma2 * schedule.alphas * schedule.one_minus_alpha_bars)  # (obj-weight)
+    return torch.where(beta > 0, w, 0.0)  # index 0 is no step
 
 
 def _sigma_squared(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     """`reverse_variance`, with beta-tilde_2 in the place of beta-tilde_1 = 0, which no density can have."""
-    sigma2 = reverse_variance(schedule, variance).clone()
-    if variance == "posterior":
-        sigma2[1] = sigma2[2] if schedule.T > 1 else schedule.betas[1]
-    return sigma2
+    sigma2 = reverse_variance(schedule, variance)
+    first = sigma2.select(0, 2) if schedule.T > 1 else schedule.betas.select(0, 1)
+    return torch.where((sigma2 == 0) & (schedule.betas > 0), first, sigma2)
 
 
 def _flat(x: Tensor) -> Tensor:

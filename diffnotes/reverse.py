@@ -152,8 +152,7 @@ def reverse_variance(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     Raises:
         ValueError: `variance` is neither.
     """
-    if variance not in get_args(Variance):
-        raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
+    _known_variance(variance)
     return schedule.betas if variance == "beta" else schedule.posterior_variances
 
 
@@ -190,8 +189,13 @@ class Jump(NamedTuple):
     spread: float = 0.0
 
 
+def on_host(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule where its numbers can be read without a wait: itself on the CPU, else a copy, one transfer."""
+    return schedule if schedule.betas.device.type == "cpu" else schedule.to("cpu")
+
+
 def host_levels(schedule: NoiseSchedule) -> list[tuple[float, float]]:
-    """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)) for t = 0..T, on the host, in float64: one transfer."""
+    """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)) for t = 0..T, in float64, as plain numbers."""
     return [(math.exp(log / 2), math.sqrt(-math.expm1(log))) for log in schedule.log_alpha_bars.tolist()]
 
 
@@ -229,7 +233,7 @@ def warn_unless_prior(schedule: NoiseSchedule, t: int) -> None:
     below a tenth of that cannot be seen in them. In alpha_bar the limit is 0.00139: the linear and cosine schedules
     of T = 1000 pass (4e-5 and 2e-9), those with alpha_bar_T = 0.0047 of Lin et al. 2023, table 1, do not.
     """
-    log = float(schedule.log_alpha_bars[t])
+    log = schedule.log_alpha_bars.tolist()[t]
     bits = -math.log(-math.expm1(log)) / (2 * math.log(2))
     if bits > PRIOR_BITS:
         warnings.warn(
@@ -333,7 +337,7 @@ def ddpm_sample(
     Warns:
         UserWarning: alpha_bar at the first time is too large for N(0, I), see `warn_unless_prior`.
     """
-    pairs = jump_pairs(schedule, steps, spacing)
+    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
     warn_unless_prior(schedule, pairs[0][0])
     jumps = _ancestral_jumps(schedule, pairs, variance)
     return walk(model, x_T, jumps, generator=generator, clip=clip, progress=progress, return_path=return_path)
@@ -341,7 +345,7 @@ def ddpm_sample(
 
 def _ancestral_jumps(schedule: NoiseSchedule, pairs: list[tuple[int, int]], variance: Variance) -> list[Jump]:
     """Each pair's Jump: x_t = signal x_0 + noise eps put into mu-tilde leaves sqrt(alpha_bar_s) x_0 and one eps."""
-    reverse_variance(schedule, variance)  # refuses an unknown one
+    _known_variance(variance)
     log, level = schedule.log_alpha_bars.tolist(), host_levels(schedule)
     jumps = []
     for t, s in pairs:
@@ -371,6 +375,11 @@ def _same_shape(x: Tensor, **like: Tensor) -> None:
 def _per_example(t: Time, x: Tensor) -> Tensor:
     """t as a model takes it: int64, shape (batch,)."""
     return torch.full(x.shape[:1], t, device=x.device) if isinstance(t, int) else t
+
+
+def _known_variance(variance: str) -> None:
+    if variance not in get_args(Variance):
+        raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
 
 
 def _same_device(x: Tensor, generator: torch.Generator | None) -> None:
