@@ -109,10 +109,8 @@ class GaussianMixture(Oracle):
         self.weights = weights / weights.sum()
         self._log_weights = self.weights.log()
         lam, self._axes = torch.linalg.eigh(self.covariances)
-        resolved = lam > _rounding(lam) * lam.amax(
-            1, keepdim=True
-        )  # eigenvalues below that are noise of eigh: zeros
-        self._lam = torch.where(resolved, lam, 0.0)
+        least = _rounding(lam) * lam.amax(1, keepdim=True)  # eigh cannot tell smaller ones from zero
+        self._lam = torch.where(lam > least, lam, 0.0)
         self._all_axes: Tensor = self._axes.mT.flatten(0, 1)  # (K d, d), an axis a row
         self._centres = torch.einsum("kd,kde->ke", self.means, self._axes)
 
@@ -255,7 +253,8 @@ class DataMixture(Oracle):
         ValueError: no example, no event dimension, not floating, or a number that is not finite.
 
     `x_t` has shape (batch, ...) with the events of `x0`, and t is as `NoiseSchedule.at` takes it; else ValueError.
-    Memory: the batch is taken in slices, so that no table of distances has more than 2^24 numbers (128 MiB).
+    Memory: the batch is taken in slices, so that a table of distances has at most 2^24 numbers (128 MiB; a few exist
+    at a time), or one row of N.
 
     >>> import torch
     >>> from diffnotes.schedule import NoiseSchedule
@@ -293,9 +292,8 @@ class DataMixture(Oracle):
     def score(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """grad log q(x_t)."""
         x = x_t.to(torch.float64)
-        return (-self.eps(schedule)(x, t) / schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)).to(
-            x_t.dtype
-        )
+        noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
+        return (-self.eps(schedule)(x, t) / noise).to(x_t.dtype)
 
     def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch N"]:
         """q(i | x_t): how probable it is that x_t was made from example i."""
@@ -320,7 +318,7 @@ class DataMixture(Oracle):
         """The true reverse step q(x_{t-1} | x_t): an object with `sample(generator)`, `log_prob(x)` and `mean`."""
         return DataPosterior(self, schedule, x_t, t)
 
-    def _query(self, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> "Query":
+    def _query(self, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> Query:
         """`x_t` as float64 rows, with its sqrt(alpha_bar) and 1 - alpha_bar, one a row."""
         x = self._flat(x_t)
         signal, noise = _level(schedule, x, t)
@@ -332,7 +330,7 @@ class DataMixture(Oracle):
         _same_device(x, self.x0)
         return x.flatten(1).to(torch.float64)
 
-    def _by_rows(self, reduce: Callable[..., Tensor], *queries: "Query") -> Tensor:
+    def _by_rows(self, reduce: Callable[..., Tensor], *queries: Query) -> Tensor:
         """`reduce` of the (batch, N) tables of `_log_normal`, one a query, a bounded slice of the batch at a time."""
         size = max(1, _TABLE // len(self.x0))
         slices = zip(*(zip(*(torch.split(v, size) for v in q), strict=True) for q in queries), strict=True)
@@ -348,9 +346,8 @@ class DataMixture(Oracle):
         """
         x = x - signal * self._centre
         cross = (x * (signal / noise)) @ self._rows.T - signal**2 / noise * self._half_norms
-        return (
-            cross - (x.square().sum(1, keepdim=True) / noise + x.shape[1] * (2 * math.pi * noise).log()) / 2
-        )
+        alone = x.square().sum(1, keepdim=True) / noise + x.shape[1] * (2 * math.pi * noise).log()
+        return cross - alone / 2
 
 
 class DataPosterior:
