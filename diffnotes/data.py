@@ -39,12 +39,26 @@ def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) 
         ValueError: n or noise is out of range.
     """
     _check(n, noise)
-    u = math.pi * (1.5 + 3 * _uniform(n, generator))
-    points = u[:, None] * torch.stack([u.cos(), u.sin()], dim=1)
-    # integrals of u cos u, (u cos u)^2, .. over the angles' range, by parts
-    mean = [2.0, 2 / (3 * math.pi)]
-    square = [39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4]
-    return _standardise(points, mean, square, noise, generator)
+    return _standardise(_spiral(_uniform(n, generator)), *_SPIRAL_MOMENTS, noise, generator)
+
+
+def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
+    """The distribution of `swiss_roll`, with exact answers: K equal round humps in a row along its curve.
+
+    The density of `swiss_roll` is an integral over the angle, and this is the midpoint rule for it. The humps must
+    overlap: they lie 13 / K apart and are `noise` wide. At the defaults, log q(x_0) is off by 2e-5 nats on average
+    over the data and by 0.03 at the most, beyond the ends of the curve. Diffusion makes it better still.
+
+    Raises:
+        ValueError: K < 1, or noise outside (0, 1).
+    """
+    _check(K, noise)
+    if noise == 0:
+        raise ValueError("noise must be positive for the humps to overlap, got 0")
+    middles = (torch.arange(K, dtype=torch.float64) + 0.5) / K
+    identity = torch.eye(2, dtype=torch.float64)
+    means = _shrunk(_spiral(middles), *_SPIRAL_MOMENTS, noise)
+    return GaussianMixture(identity.new_full((K,), 1 / K), means, (noise**2 * identity).repeat(K, 1, 1))
 
 
 def two_moons(n: int, generator: Generator | None = None, noise: float = 0.1) -> Plane:
@@ -121,13 +135,31 @@ def _uniform(n: int, generator: Generator | None) -> Tensor:
     return torch.rand(n, generator=generator, device=_device(generator))
 
 
+def _spiral(share: Tensor) -> Tensor:
+    """Points of the spiral, given by the share in [0, 1] of its angle."""
+    u = math.pi * (1.5 + 3 * share)
+    return u[:, None] * torch.stack([u.cos(), u.sin()], dim=1)
+
+
+# the means of u cos u and u sin u, and of their squares, over the angles: integrals by parts
+_SPIRAL_MOMENTS = (
+    [2.0, 2 / (3 * math.pi)],
+    [39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4],
+)
+
+
+def _shrunk(points: Tensor, mean: list[float], square: list[float], noise: float) -> Tensor:
+    """Points with these first and second moments, moved to mean 0 and shrunk to variance 1 - noise^2."""
+    m, s = (torch.tensor(v, dtype=points.dtype, device=points.device) for v in (mean, square))
+    return math.sqrt(1 - noise**2) * (points - m) / (s - m**2).sqrt()
+
+
 def _standardise(
     points: Tensor, mean: list[float], square: list[float], noise: float, generator: Generator | None
 ) -> Tensor:
-    """Points with these first and second moments, moved to mean 0 and variance 1, noise included."""
-    m, s = (torch.tensor(v, dtype=points.dtype, device=points.device) for v in (mean, square))
+    """The same, with blur added up to variance 1."""
     blur = torch.randn(points.shape, generator=generator, device=points.device)
-    return math.sqrt(1 - noise**2) * (points - m) / (s - m**2).sqrt() + noise * blur
+    return _shrunk(points, mean, square, noise) + noise * blur
 
 
 def _standardised(
