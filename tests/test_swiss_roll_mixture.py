@@ -18,11 +18,11 @@ def test_it_is_the_distribution_that_swiss_roll_draws_from() -> None:
         assert bool((values.mean(0).abs() <= 4 * error).all())  # six means: a false alarm in 2600 seeds
 
 
-@pytest.mark.parametrize("noise", [0.045, 0.055])
+@pytest.mark.parametrize("noise", [0.04, 0.06])
 def test_it_has_the_right_blur(noise: float) -> None:
     """The mean log-density of points is greatest for their own distribution: the rest is a KL divergence."""
     gain = swiss_roll_mixture().log_prob(POINTS) - swiss_roll_mixture(noise=noise).log_prob(POINTS)
-    assert float(gain.mean()) > 10 * float(gain.std()) / math.sqrt(len(gain))
+    assert float(gain.mean()) > 8 * float(gain.std()) / math.sqrt(len(gain))
 
 
 def test_more_humps_change_little() -> None:
