@@ -73,7 +73,7 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     x = x0.double()
     a = schedule.at(schedule.alpha_bars, schedule.T, x)
     kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
-    return kl.flatten(1).sum(1).to(x0.dtype)
+    return kl.unsqueeze(-1).flatten(1).sum(1).to(x0.dtype)
 
 
 def _same_shape(x: Tensor, noise: Tensor) -> None:

@@ -15,7 +15,7 @@ NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,15 @@ Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
 PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
+
+
+class derived(cached_property[Tensor]):
+    """A cached property that is an ordinary tensor, fit for autograd, even when first asked for in inference mode."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tensor:  # type: ignore[override]
+        with torch.inference_mode(False):
+            value: Tensor = super().__get__(instance, owner)
+            return value
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,8 +54,9 @@ class NoiseSchedule:
 
     betas: Tensor
 
+    @torch.inference_mode(False)  # see `derived`
     def __post_init__(self) -> None:
-        betas = self.betas.detach().to(torch.float64)
+        betas = self.betas.detach().clone().to(torch.float64)
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
         if _has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
@@ -108,39 +118,39 @@ class NoiseSchedule:
         """The number of steps."""
         return len(self.betas) - 1
 
-    @cached_property
+    @derived
     def alphas(self) -> PerStep:
         """alpha_t = 1 - beta_t."""
         return 1 - self.betas
 
-    @cached_property
+    @derived
     def log_alpha_bars(self) -> PerStep:
         """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
         return torch.log1p(-self.betas).cumsum(0)
 
-    @cached_property
+    @derived
     def alpha_bars(self) -> PerStep:
         """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
         return self.log_alpha_bars.exp()
 
-    @cached_property
+    @derived
     def one_minus_alpha_bars(self) -> PerStep:
         """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
         return torch.expm1(
             self.log_alpha_bars
         ).abs()  # abs, not minus: at index 0 that would be -0, and its log no infinity
 
-    @cached_property
+    @derived
     def sqrt_alpha_bars(self) -> PerStep:
         """sqrt(alpha_bar_t), the factor of x_0 in x_t."""
         return (self.log_alpha_bars / 2).exp()
 
-    @cached_property
+    @derived
     def sqrt_one_minus_alpha_bars(self) -> PerStep:
         """sqrt(1 - alpha_bar_t), the factor of the noise in x_t."""
         return self.one_minus_alpha_bars.sqrt()
 
-    @cached_property
+    @derived
     def posterior_variances(self) -> PerStep:
         """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(x_{t-1} | x_t, x_0).
 
@@ -150,12 +160,12 @@ class NoiseSchedule:
         before = torch.cat([noise.new_zeros(1), noise.narrow(0, 0, self.T)])  # 1 - alpha_bar_{t-1} at index t
         return torch.where(self.betas > 0, self.betas * before / noise, 0.0)  # (rev-posterior-variance)
 
-    @cached_property
+    @derived
     def log_snr(self) -> PerStep:
         """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
         return self.log_alpha_bars - self.one_minus_alpha_bars.log()
 
-    @cached_property
+    @derived
     def snr(self) -> PerStep:
         """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, section 3.1)."""
         return self.alpha_bars / self.one_minus_alpha_bars

@@ -162,3 +162,19 @@ def test_gradients_flow_through_the_jump() -> None:
     q_sample(s, x, 50, torch.zeros(1, 1, dtype=torch.float64)).sum().backward()
     assert x.grad is not None
     assert np.isclose(float(x.grad), math.sqrt(float(s.alpha_bars[50])), rtol=1e-14)
+
+
+def test_a_schedule_first_used_in_inference_mode_still_trains() -> None:
+    with torch.inference_mode():
+        s = NoiseSchedule.linear(100)
+        x = torch.ones(1, 1, dtype=torch.float64)
+        q_sample(s, x, 50, x)
+        s.to("cpu").posterior_variances  # noqa: B018
+    x = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
+    (q_sample(s, x, 50, x) ** 2).sum().backward()
+    assert x.grad is not None
+
+
+def test_prior_kl_of_scalars() -> None:
+    s, x0 = NoiseSchedule.linear(100), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    assert torch.equal(prior_kl(s, x0), prior_kl(s, x0[:, None]))
