@@ -276,7 +276,7 @@ class DataMixture(Oracle):
         points = self.x0.flatten(1).to(torch.float64)
         self._centre = points.mean(0)
         self._rows = points - self._centre
-        self._half_norms = self._rows.square().sum(1) / 2
+        self._half_norms = torch.einsum("nd,nd->n", self._rows, self._rows) / 2
 
     def sample(self, n: int, generator: Generator | None = None) -> Batch:
         """n examples drawn with replacement, in the dtype of `x0`, on its device (where `generator` must live too)."""
