@@ -273,6 +273,7 @@ NOT_PORTABLE = {
     "an environment; write aligned in $$ ... $$": r"\\begin\{(align|equation|gather|multline|eqnarray)\*?\}",
     "maths quotes of GitHub's own": r"\$`|`\$",
     "maths in brackets; write $ or $$": r"\\[(\[][^\n]*\\[)\]]",
+    "TeX outside of $": r"\\[a-zA-Z]{2,}|\b[a-zA-Z]_\{",
     "HTML": r"<(?!/?(details|summary|br|sub|sup|kbd|img|https?:)\b)/?[a-zA-Z][^>\n]*>",
 }
 
@@ -281,15 +282,16 @@ def markdown_is_portable(notebook: Notebook) -> Iterator[str]:
     """Only what the book, Colab, JupyterLab and GitHub all render."""
     for i, cell in cells(notebook, "markdown"):
         text = prose(cell)
+        words = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "", text, flags=re.DOTALL)
         # code fences are the form of a directive, and a < in a formula opens no tag
-        readings = {
-            "a MyST directive": source(cell),
-            "HTML": re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", "", text, flags=re.DOTALL),
-        }
+        readings = {"a MyST directive": source(cell), "HTML": words, "TeX outside of $": words}
         for name, pattern in NOT_PORTABLE.items():
             if found := re.search(pattern, readings.get(name, text), re.MULTILINE):
                 yield f"cell {i}: not portable: {name}: {found[0]!r}"
-        yield from (f"cell {i}: {problem}" for problem in (*_display_maths(text), *_details(text)))
+        yield from (
+            f"cell {i}: {problem}"
+            for problem in (*_display_maths(text), *_table_maths(text), *_details(text))
+        )
 
 
 def _display_maths(text: str) -> Iterator[str]:
@@ -308,6 +310,14 @@ def _display_maths(text: str) -> Iterator[str]:
             yield f"$$ must open a paragraph of its own: {tex[:40]!r}"
         if not re.match(r"([ \t]+\([a-z][a-z0-9-]*\))?[ \t]*(\n[ \t]*\n|\n?\s*$)", after):
             yield f"$$ must close a paragraph of its own, with ' (label)' or nothing behind it: {tex[:40]!r}"
+
+
+def _table_maths(text: str) -> Iterator[str]:
+    """A bar ends a column, in a formula too."""
+    for row in re.findall(r"^\|.*\|[ \t]*$", text, re.MULTILINE):
+        for formula in re.findall(r"\$[^$]+\$", row):
+            if "|" in formula:
+                yield f"a bar in a formula in a table, write \\mid, \\vert or \\Vert: {formula}"
 
 
 _OPENING = re.compile(r"^<details>\s*<summary>[^<\n]+</summary>[ \t]*\n[ \t]*\n", re.MULTILINE)

@@ -1,0 +1,106 @@
+"""The built book on a loopback server, and a browser that can reach nothing else."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from probes import LOOPBACK, WIDE, Log, settle
+from site_map import HTML
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {
+        "needs a Chromium, and none of chromium, chromium-browser, google-chrome is installed": CHROMIUM
+        is None,
+        f"needs the built book, and {HTML} is not there: make book": not (HTML / "index.html").is_file(),
+    }
+    for item in items:
+        if item.get_closest_marker("browser"):
+            for reason, holds in reasons.items():
+                if holds:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[[Path], str]]:
+    """A function that serves a folder on loopback and returns its address."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        server = http.server.ThreadingHTTPServer(
+            (LOOPBACK, 0), functools.partial(_Quiet, directory=str(folder))
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://{LOOPBACK}:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Without these flags Chromium itself asks hosts outside, which has nothing to do with the page.
+    quiet = [
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet + root)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def kept(browser: Browser) -> Iterator[dict[tuple[str, str], tuple[Page, Log]]]:
+    """The pages that a module's tests share, as long as they only look."""
+    pages: dict[tuple[str, str], tuple[Page, Log]] = {}
+    yield pages
+    for page, _ in pages.values():
+        page.context.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page, Log]]]:
+    """A function that opens an address in a fresh context and waits until the page has settled.
+
+    With `keep=True` a page that was opened before is given again.
+    """
+    own = []
+
+    def go(address: str, scheme: str = "light", keep: bool = False) -> tuple[Page, Log]:
+        if keep and (address, scheme) in kept:
+            return kept[address, scheme]
+        context = browser.new_context(viewport=WIDE, color_scheme=scheme, service_workers="block")
+        context.set_default_timeout(60_000)
+        log = Log(context)
+        page = context.new_page()
+        page.goto(address)
+        settle(page)
+        if keep:
+            kept[address, scheme] = page, log
+        else:
+            own.append(context)
+        return page, log
+
+    yield go
+    for context in own:
+        context.close()

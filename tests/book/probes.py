@@ -1,0 +1,278 @@
+"""What a reader of a page would stumble over, each a function from a page in a browser to its problems.
+
+A page is a `playwright.sync_api.Page`. The functions look, and leave it as it was but for where it is scrolled to.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response, Route
+
+LOOPBACK = "127.0.0.1"
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
+
+
+# ---- loading --------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """What goes wrong while a context's pages load and are used. Only loopback is let through."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.problems: list[str] = []
+        context.route("**/*", self._gate)
+        context.on("requestfailed", self._failed)
+        context.on("response", self._answered)
+        context.on("console", self._said)
+        context.on("weberror", lambda error: self.problems.append(f"an uncaught error: {error.error}"))
+
+    def _gate(self, route: Route) -> None:
+        if urlsplit(route.request.url).hostname == LOOPBACK:
+            route.continue_()
+        else:
+            self.problems.append(f"a request leaves the page: {route.request.url}")
+            route.abort("internetdisconnected")
+
+    def _failed(self, request: Request) -> None:
+        # A page that is left while something loads aborts it; that is no fault of the page.
+        if urlsplit(request.url).hostname == LOOPBACK and "ERR_ABORTED" not in (request.failure or ""):
+            self.problems.append(f"a request fails: {request.url}: {request.failure}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.problems.append(f"{response.status}: {response.url}")
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "assert"):
+            self.problems.append(f"the console says: {message.text}")
+
+
+def settle(page: Page) -> None:
+    """Wait until everything has loaded and all formulas are set."""
+    page.wait_for_load_state("networkidle")
+    if page.evaluate("!!(window.MathJax && MathJax.startup)"):
+        page.evaluate("MathJax.startup.promise.then(() => true)")
+        page.wait_for_load_state("networkidle")  # its fonts
+    page.evaluate("document.fonts.ready.then(() => true)")
+
+
+def unfold(page: Page) -> None:
+    """Open what is folded away, so that it is looked at as well."""
+    page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = true })")
+
+
+# ---- formulas -------------------------------------------------------------------------------------------------
+
+_FORMULAS = """() => [...document.querySelectorAll('.math')].map(math => ({
+    set: math.querySelectorAll('mjx-container').length,
+    wrong: math.querySelectorAll('mjx-merror, merror').length,
+    raw: [...math.querySelectorAll('mjx-assistive-mml')].map(m => m.textContent).join(' '),
+    text: math.textContent.slice(0, 80),
+}))"""
+
+_VISIBLE_TEXT = """() => {
+    const skip = 'script, style, noscript, template, code, pre, .highlight, mjx-container, .math';
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+        if (node.data.trim() && !node.parentElement.closest(skip)) found.push(node.data);
+    return found;
+}"""
+
+_TEX = re.compile(r"\$\$|\\[()\[\]]|\\[a-zA-Z]{2,}|\$[^$\n]*[\\^_{}][^$\n]*\$")
+
+
+def formulas(page: Page) -> Iterator[str]:
+    """Formulas that are not set, that MathJax could not read, and TeX left in the text."""
+    for formula in page.evaluate(_FORMULAS):
+        if formula["set"] == 0:
+            yield f"a formula is not set: {formula['text']!r}"
+        elif formula["wrong"]:
+            yield f"MathJax cannot read: {formula['text']!r}"
+        elif "\\" in formula["raw"]:  # an unknown command is shown in red, as it is
+            yield f"MathJax does not know a command: {formula['raw']!r}"
+    for text in page.evaluate(_VISIBLE_TEXT):
+        if found := _TEX.search(text):
+            yield f"TeX in the text: {found[0]!r} in {text.strip()[:80]!r}"
+
+
+# ---- layout and pictures --------------------------------------------------------------------------------------
+
+_WIDER = """() => {
+    const root = document.scrollingElement, wide = root.clientWidth;
+    if (root.scrollWidth <= wide) return [];
+    const culprits = [...document.body.querySelectorAll('*')].filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.width > 0 && box.right > wide + 1;
+    });
+    return culprits.slice(0, 3).map(e => e.outerHTML.slice(0, 120)).concat('scrolls to ' + root.scrollWidth);
+}"""
+
+
+def sideways_scroll(page: Page) -> list[str]:
+    """What makes a page wider than a phone (375 px)."""
+    unfold(page)
+    page.set_viewport_size(NARROW)
+    page.wait_for_timeout(300)  # the layout follows
+    wider = page.evaluate(_WIDER)
+    page.set_viewport_size(WIDE)
+    return [f"wider than 375 px: {found}" for found in wider]
+
+
+def figures_without_words(page: Page) -> Iterator[str]:
+    """Figures whose alt text is missing, a path or a word or two."""
+    for alt in page.evaluate(
+        "() => [...document.querySelectorAll('article img')].map(i => i.getAttribute('alt'))"
+    ):
+        if not alt or len(alt.split()) < 4 or re.search(r"_images|\.(png|jpe?g|svg|gif)\b", alt):
+            yield f"a figure is described by {alt!r}"
+
+
+_FILTERS = """image => {
+    let filters = '';
+    for (let e = image; e; e = e.parentElement) filters += getComputedStyle(e).filter;
+    return filters;
+}"""
+
+
+def unreadable_figures(page: Page) -> Iterator[str]:
+    """Figures that are not seen as dark ink on a light sheet, taken from the page as it is shown.
+
+    The sheet is the most frequent colour of the figure; the ink is its twentieth darkest pixel, about what one letter
+    takes. Their contrast must be 4.5 (WCAG 2.2, 1.4.3). An opaque white ground holds this on a dark page. A transparent
+    one does not, as the page shows through behind black letters. An inverted figure is refused: the text names colours.
+    """
+    unfold(page)
+    for i, image in enumerate(page.locator("article img").all()):
+        image.scroll_into_view_if_needed()
+        name = image.get_attribute("alt") or f"number {i}"
+        filters = image.evaluate(_FILTERS)
+        if "invert" in filters or "hue-rotate" in filters:
+            yield f"the page changes a figure's colours ({name})"
+        sheet, ink = sheet_and_ink(image.screenshot())
+        if sheet < 0.4 or contrast(sheet, ink) < 4.5:
+            yield f"sheet {sheet:.2f}, ink {ink:.2f}: contrast {contrast(sheet, ink):.1f}, at least 4.5 ({name})"
+
+
+def sheet_and_ink(png: bytes) -> tuple[float, float]:
+    """The relative luminances of a picture's most frequent colour and of its twentieth darkest pixel."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.crop((8, 8, picture.width - 8, picture.height - 8))  # the page shows at rounded corners
+    pixels = np.asarray(picture).reshape(-1, 3)
+    share = pixels / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)  # WCAG's definition
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    codes, counts = np.unique(pixels.astype(int) @ (65536, 256, 1), return_counts=True)
+    sheet = luminance[np.argmax(pixels.astype(int) @ (65536, 256, 1) == codes[np.argmax(counts)])]
+    return float(sheet), float(np.sort(luminance)[20])
+
+
+def contrast(one: float, other: float) -> float:
+    """The contrast ratio of two luminances (WCAG 2.2)."""
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+# ---- finding one's way ----------------------------------------------------------------------------------------
+
+_SEARCHES = """() => [...document.querySelectorAll('input[type=search], .search-button-field, .search-button')]
+    .filter(e => e.checkVisibility({visibilityProperty: true}) && e.getBoundingClientRect().width > 0)
+    .map(e => e.outerHTML.slice(0, 100))"""
+
+
+def search_boxes(page: Page) -> list[str]:
+    """The search boxes that are seen."""
+    return list(page.evaluate(_SEARCHES))
+
+
+_TARGET = """id => {
+    const target = document.getElementById(id);
+    if (!target) return 'no such place';
+    const box = target.getBoundingClientRect(), x = box.left + Math.min(20, box.width / 2);
+    if (box.height === 0) return 'nothing to see';
+    if (box.top < -1 || box.bottom > innerHeight + 1) // a part of a pixel is no matter
+        return `out of view, from ${box.top} to ${box.bottom} of ${innerHeight}`;
+    const seen = document.elementFromPoint(x, box.top + 2);
+    return target.contains(seen) || seen?.contains(target) ? '' : 'hidden behind ' + seen?.outerHTML.slice(0, 80);
+}"""
+
+
+def lands_on(page: Page, identity: str) -> str:
+    """What keeps the element with this id from being seen, once the page has come to rest; nothing if it is seen."""
+    _at_rest(page)
+    return str(page.evaluate(_TARGET, identity))
+
+
+def _at_rest(page: Page) -> None:
+    """Wait until two looks in a row see the same scroll position and height."""
+    page.evaluate("""() => new Promise(done => {
+        let before = '';
+        const look = () => {
+            const now = [scrollY, document.documentElement.scrollHeight].join();
+            if (now === before) done(); else { before = now; setTimeout(look, 120); }
+        };
+        look();
+    })""")
+
+
+EQUATION_LINK = 'article a[href*="#equation-"]:not(.headerlink)'
+
+
+def equation_links(page: Page) -> list[tuple[str, str]]:
+    """The links to equations: (address of the page, id of the equation), each once, in order."""
+    links = page.evaluate(f"() => [...document.querySelectorAll('{EQUATION_LINK}')].map(a => a.href)")
+    return list(dict.fromkeys(tuple(link.split("#")) for link in links))
+
+
+def lost_equation_links(page: Page) -> Iterator[str]:
+    """Links to equations that do not lead to where the equation is seen.
+
+    One link to each page is clicked, and so are all within this page. The other equations of another page are asked
+    for by their address there, which is what a click does.
+    """
+    unfold(page)
+    home = page.url.split("#")[0]
+    targets: dict[str, list[str]] = {}
+    for address, identity in equation_links(page):
+        targets.setdefault(address, []).append(identity)
+    for address, identities in targets.items():
+        for i, identity in enumerate(identities):
+            if address == home or i == 0:
+                page.locator(f'{EQUATION_LINK}[href$="#{identity}"]').first.click()
+                if address != home:
+                    page.wait_for_url(f"{address}#{identity}")
+                    settle(page)
+            else:
+                page.evaluate("id => { location.hash = id }", identity)
+            if problem := lands_on(page, identity):
+                yield f"{address}#{identity}: {problem}"
+        if address != home:
+            page.goto(home)
+            settle(page)
+
+
+# ---- access ---------------------------------------------------------------------------------------------------
+
+
+def barriers(page: Page, colours_only: bool = False) -> Iterator[str]:
+    """What axe-core finds that is serious or critical for people with disabilities.
+
+    The insides of a formula are left out: they are MathJax's, thousands of elements without a text of their own, with
+    MathML beside them for those who listen. With `colours_only` only the contrast is asked for, which is what a theme
+    can change.
+    """
+    unfold(page)
+    rules = {"runOnly": ["color-contrast", "link-in-text-block"]} if colours_only else {}
+    context = {"exclude": [["mjx-container > *"]]}
+    found_by_axe = Axe().run(page, context, {"resultTypes": ["violations"], **rules})
+    violations: list[dict[str, Any]] = found_by_axe.response["violations"]
+    for found in violations:
+        if found["impact"] in ("serious", "critical"):
+            where = "; ".join(json.dumps(node["target"]) for node in found["nodes"][:5])
+            yield f"{found['impact']}: {found['help']} ({found['id']}), {len(found['nodes'])} times: {where}"

@@ -1,0 +1,215 @@
+"""Each probe finds what it looks for on a page made to have it, and nothing on a good one."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from probes import (
+    barriers,
+    contrast,
+    figures_without_words,
+    formulas,
+    lost_equation_links,
+    search_boxes,
+    sheet_and_ink,
+    sideways_scroll,
+    unreadable_figures,
+)
+
+pytestmark = pytest.mark.browser
+
+
+def png(ground: tuple[int, ...], ink: tuple[int, ...]) -> bytes:
+    """A picture of a few lines of ink on a ground, RGB or RGBA."""
+    pixels = np.full((60, 80, len(ground)), ground, dtype=np.uint8)
+    pixels[10:50:8, 10:70] = ink
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def figure(ground: tuple[int, ...], ink: tuple[int, ...], style: str = "") -> str:
+    data = base64.b64encode(png(ground, ink)).decode()
+    return f"<img alt='some lines of ink on paper' style='{style}' src='data:image/png;base64,{data}'>"
+
+
+WHITE, BLACK, CLEAR = (255, 255, 255), (0, 0, 0), (0, 0, 0, 0)
+HEAD = """<!DOCTYPE html><html lang='en'><head><title>A page</title><link rel='icon' href='data:,'>
+<meta name='viewport' content='width=device-width'>
+<style>:root { color-scheme: light dark } a { color: CanvasText }</style></head>"""
+SEARCH = "<input type='search' aria-label='Search'>"
+SET = "<span class='math'><mjx-container><mjx-assistive-mml>x</mjx-assistive-mml></mjx-container></span>"
+FAR = "<p style='height: 5000px'>far</p>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def site(serve, folder) -> str:
+    return serve(folder)
+
+
+@pytest.fixture
+def show(site, folder, open_page):
+    """A function that writes the body of a page, and of others beside it, and opens the page."""
+
+    def open_(body: str, scheme: str = "light", **others: str):
+        for name, text in {"page.html": body, **others}.items():
+            page = f"{HEAD}<body><main><article><h1>A page</h1>{text}</article></main></body></html>"
+            (folder / name).write_text(page)
+        return open_page(f"{site}/page.html", scheme)
+
+    return open_
+
+
+def test_a_good_page_has_no_problem(show):
+    page, log = show(
+        f"<p>It costs $5 or $6, see a_b and <code>$x_1$</code>. {SET}</p>{figure(WHITE, BLACK)}"
+        f"<a href='#equation-a'>(1)</a>{FAR}<div id='equation-a'>{SET} here</div>{SEARCH}",
+        "dark",
+    )
+    assert log.problems == []
+    for probe in (
+        formulas,
+        sideways_scroll,
+        figures_without_words,
+        unreadable_figures,
+        lost_equation_links,
+        barriers,
+    ):
+        assert list(probe(page)) == [], probe.__name__
+    assert len(search_boxes(page)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "<img alt='' src='https://example.org/a.png'>",
+            "a request leaves the page: https://example.org/a.png",
+        ),
+        ("<script>fetch('http://example.org/')</script>", "a request leaves the page"),
+        ("<img alt='' src='missing.png'>", "404"),
+        ("<script>console.error('oh')</script>", "the console says: oh"),
+        ("<script>nothing()</script>", "an uncaught error: "),
+        ("<script>Promise.reject(new Error('late'))</script>", "an uncaught error: "),
+    ],
+)
+def test_bad_loading_is_found(show, body, said):
+    _, log = show(body)
+    assert any(said in problem for problem in log.problems), log.problems
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("<span class='math'>\\(x\\)</span>", "a formula is not set"),
+        (
+            "<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>",
+            "cannot read",
+        ),
+        (SET.replace(">x<", ">\\nosuch<"), "does not know a command"),
+        ("<p>So $x_t = 1$ holds.</p>", "TeX in the text: '$x_t = 1$'"),
+        ("<p>So \\(x\\) holds.</p>", "TeX in the text"),
+        ("<p>The \\frac of it.</p>", "TeX in the text: '\\\\frac'"),
+        ("<p>$$</p>", "TeX in the text: '$$'"),
+    ],
+)
+def test_unset_formulas_are_found(show, body, said):
+    page, _ = show(body)
+    assert any(said in problem for problem in formulas(page)), list(formulas(page))
+
+
+def test_a_wide_page_is_found(show):
+    page, _ = show("<div style='width: 600px'>wide</div>")
+    assert sideways_scroll(page)
+    page, _ = show("<div style='overflow: auto'><div style='width: 600px'>scrolls in itself</div></div>")
+    assert not sideways_scroll(page)
+
+
+@pytest.mark.parametrize("alt", ["", "../_images/a_plot of one thing.png", "figure", "two words"])
+def test_figures_without_words_are_found(show, alt):
+    page, _ = show(figure(WHITE, BLACK).replace("some lines of ink on paper", alt))
+    assert list(figures_without_words(page))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "body", "readable"),
+    [
+        ("light", figure(WHITE, BLACK), True),
+        ("dark", figure(WHITE, BLACK), True),
+        ("dark", figure(WHITE, BLACK, "filter: brightness(0.9)"), True),
+        ("light", figure(CLEAR, (*BLACK, 255)), True),
+        ("dark", figure(CLEAR, (*BLACK, 255)), False),  # black letters on the dark page
+        ("dark", figure(CLEAR, (*BLACK, 255), "background: white"), True),
+        ("dark", figure(WHITE, BLACK, "filter: invert(1)"), False),
+        ("dark", f"<div style='filter: invert(1)'>{figure(BLACK, WHITE)}</div>", False),
+        ("light", figure(WHITE, (200, 200, 200)), False),  # pale ink
+        ("light", figure((40, 40, 40), BLACK), False),
+    ],
+)
+def test_unreadable_figures_are_found(show, scheme, body, readable):
+    page, _ = show(body, scheme)
+    assert (list(unreadable_figures(page)) == []) is readable
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast(*sheet_and_ink(png(WHITE, BLACK))) == pytest.approx(21)
+    assert contrast(*sheet_and_ink(png(WHITE, (118, 118, 118)))) == pytest.approx(
+        4.54, abs=0.01
+    )  # #767676, the classic
+
+
+def test_search_boxes_are_counted_if_seen(show):
+    page, _ = show(SEARCH * 2 + f"<div hidden>{SEARCH}</div><div style='visibility: hidden'>{SEARCH}</div>")
+    assert len(search_boxes(page)) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("", "no such place"),
+        ("<div id='equation-a'></div>", "nothing to see"),
+        ("<div id='equation-a' style='position: fixed; top: -90px'>x</div>", "out of view"),
+        (
+            "<div style='position: fixed; top: 0; width: 100%; height: 60px; background: Canvas'>bar</div>"
+            "<div id='equation-a'>x</div><p style='height: 5000px'>more</p>",
+            "hidden behind",
+        ),
+    ],
+)
+def test_lost_links_are_found(show, target, said):
+    page, _ = show(f"<a href='#equation-a'>(1)</a>{FAR}{target}")
+    assert any(said in problem for problem in lost_equation_links(page)), list(lost_equation_links(page))
+
+
+def test_links_to_another_page_are_followed(show):
+    links = "<a href='other.html#equation-a'>(1)</a> <a href='other.html#equation-b'>(2)</a>"
+    page, _ = show(links, **{"other.html": f"{FAR}<div id='equation-a'>x</div>{FAR}"})
+    problems = list(lost_equation_links(page))
+    assert [problem.rsplit("#")[1] for problem in problems] == ["equation-b: no such place"]
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        (figure(WHITE, BLACK).replace("alt=", "title="), "image-alt"),
+        ("<p style='color: #999; background: #fff'>pale</p>", "color-contrast"),
+        ("<input type='text'>", "label"),
+        ("<a href='#x'></a>", "link-name"),
+    ],
+)
+def test_barriers_are_found(show, body, rule):
+    page, _ = show(body)
+    # axe counts a missing title on a picture as described, so the title must go as well
+    if rule == "image-alt":
+        page.evaluate("document.querySelector('img').removeAttribute('title')")
+    assert any(f"({rule})" in problem for problem in barriers(page)), list(barriers(page))
+    colours = [problem for problem in barriers(page, colours_only=True) if f"({rule})" in problem]
+    assert bool(colours) is (rule == "color-contrast")
