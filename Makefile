@@ -27,6 +27,7 @@ $(READY): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q -e . --no-deps
+	@rm -rf .mypy_cache # it does not see what was installed
 	@touch $@
 
 book: $(READY) $(EXECUTED)  ## build the executed book into _build/html (FORCE=1: execute every notebook anew)
