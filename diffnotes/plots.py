@@ -11,10 +11,12 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from torch import Tensor
 
 RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
     "#d55e00", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#595959",
@@ -138,3 +140,36 @@ def _offline(page: str, label: str, name: str) -> str:
     )
     page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: _SIGNS[icon[1]], page)
     return "\n".join(line.rstrip() for line in page.strip().splitlines())
+
+
+# ---- chapter 2 ------------------------------------------------------------------------------------------------
+
+
+def square_grid(limit: float, side: int) -> Tensor:
+    """side x side points, float64, evenly over the square from -limit to limit; shape (side^2, 2)."""
+    ticks = torch.linspace(-limit, limit, side, dtype=torch.float64)
+    return torch.cartesian_prod(ticks, ticks)
+
+
+def arrows(
+    ax: Axes,
+    at: Any,
+    field: Any,
+    known: Any = True,
+    *,
+    colour: str = BLUE,
+    limit: float = 3.0,
+    title: str = "",
+) -> None:
+    """Vectors `field` (n, 2) as arrows from the points `at`, in the units of the axes, on the square of `cloud`.
+
+    Where `known` (n,) is false an arrow is pale: it is drawn, but nothing is claimed of it.
+    """
+    at, field = np.asarray(at), np.asarray(field)
+    dark = np.broadcast_to(np.asarray(known), len(at))
+    for part, shade, on_top in ((~dark, "#c8c8c8", 1), (dark, colour, 2)):
+        start, step = at[part].T, field[part].T
+        scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006}
+        ax.quiver(*start, *step, color=shade, zorder=on_top, headwidth=4, minlength=0.2, **scale)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)

@@ -1,0 +1,49 @@
+"""plots.py: what a figure is made of. (How it looks is looked at.)"""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgb
+from matplotlib.quiver import Quiver
+
+from diffnotes import plots
+
+
+def test_the_grid_is_square_and_even() -> None:
+    grid = plots.square_grid(2.0, 5)
+    assert grid.shape == (25, 2)
+    assert torch.equal(grid.amin(0), torch.tensor([-2.0, -2.0], dtype=torch.float64))
+    assert torch.equal(grid.mean(0), torch.zeros(2, dtype=torch.float64))
+    assert torch.equal(grid.unique(dim=0), grid)
+
+
+def quivers(ax: plt.Axes) -> list[Quiver]:
+    return [part for part in ax.collections if isinstance(part, Quiver)]
+
+
+@pytest.mark.parametrize("known", [True, torch.tensor([True, False, True])])
+def test_arrows_start_and_end_where_the_field_says(known: bool | torch.Tensor) -> None:
+    _, ax = plt.subplots()
+    at = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    field = torch.tensor([[0.5, 0.0], [0.0, -0.5], [1.0, 1.0]])
+    plots.arrows(ax, at, field, known, title="three")
+    drawn = sorted((x, y, u, v) for q in quivers(ax) for x, y, u, v in zip(q.X, q.Y, q.U, q.V, strict=True))
+    assert drawn == sorted(map(tuple, torch.cat([at, field], dim=1).tolist()))
+    # in the units of the axes, so that a tip lies where the field says
+    assert all(q.angles == "xy" and q.scale_units == "xy" and q.scale == 1 for q in quivers(ax))
+    plt.close()
+
+
+def test_unknown_arrows_are_pale() -> None:
+    _, ax = plt.subplots()
+    at = np.eye(2)
+    plots.arrows(ax, at, at, [True, False], colour=plots.RED)
+    shades = {float(q.X[0]): tuple(Collection.get_facecolor(q)[0][:3]) for q in quivers(ax)}
+    assert shades == {1.0: to_rgb(plots.RED), 0.0: to_rgb("#c8c8c8")}
+    plt.close()
