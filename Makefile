@@ -39,7 +39,7 @@ $(EXECUTED):
 	@touch $@
 
 test: lint types book  ## everything: lint, types, the build, and all tests, the notebooks' outputs among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tests book
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
 
 lint: $(READY)  ## ruff: rules and format, notebooks too
 	$(BIN)/ruff check .
