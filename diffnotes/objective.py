@@ -106,7 +106,7 @@ def vlb_terms(
     The model sees x_t in the dtype of `x0`; all else is float64.
 
     Args:
-        model: a noise predictor, called (1 + T) times at most.
+        model: a noise predictor, called T times at most.
         x0: the data, shape (batch, ...).
         variance: sigma_t^2 of p_theta, see `reverse_variance`. For L_0 "posterior" means beta-tilde_2, as in the
             code of Ho et al. 2020: beta-tilde_1 = 0 would make a decoder that is never right (beta_1 if T = 1).
@@ -161,9 +161,9 @@ def discrete_log_prob(x0: Batch, mean: Batch, std: Tensor, levels: int = 256) ->
     """log p(x_0), nats a coordinate, of data on `levels` levels from -1 to 1 (Ho et al. 2020, eq. 13).
 
     A level's probability is the mass that N(mean, std^2) has in its bin, of width 2 / (levels - 1) around it. The
-    two outermost bins are open to infinity, so the probabilities of all levels sum to one. Far in a tail the mass
-    is the small difference of two numbers near 1; mirrored to the lower tail and taken as logarithms it keeps its
-    digits.
+    two outermost bins are open to infinity, so the probabilities of all levels sum to one. As a difference of two
+    normal integrals near 1 the mass of a far bin would lose its digits; as one of their logarithms it keeps them.
+    Bins above the mean are mirrored below it, because log Phi(z) rounds to 0 for z > 38, but is fine for any z < 0.
 
     Args:
         x0: shape (batch, ...), at the levels.

@@ -34,7 +34,7 @@ NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t)
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
 
-# ---- four ways to say one thing: eps, x0, v, the score --------------------------------------------------------
+# ---- four ways to say one thing: eps, x0, v, the score --------------------------------------------------
 
 
 def predict_x0(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batch:
@@ -66,7 +66,7 @@ def score(schedule: NoiseSchedule, t: Time, eps: Batch) -> Batch:
     Raises:
         ValueError: t is not valid (see `NoiseSchedule.at`).
 
-    Source: Song et al. 2021, the link of eps to denoising score matching (Vincent 2011).
+    Source: Vincent 2011 (denoising score matching); Ho et al. 2020, section 3.2, for the link to eps.
     """
     return -eps / schedule.at(schedule.sqrt_one_minus_alpha_bars, t, eps)  # (rev-score-eps)
 
@@ -110,7 +110,7 @@ def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts:
     return lambda x_t, t: to_eps(schedule, x_t, t, model(x_t, t))
 
 
-# ---- one step back --------------------------------------------------------------------------------------------
+# ---- one step back --------------------------------------------------------------------------------------
 
 
 def q_posterior(schedule: NoiseSchedule, x0: Batch, x_t: Batch, t: Time) -> Normal:
@@ -172,7 +172,7 @@ def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -
     return schedule.at(stretch, t, x_t) * x_t - schedule.at(pull, t, x_t) * eps  # (rev-drift)
 
 
-# ---- the loop that every sampler here shares --------------------------------------------------------------------
+# ---- the loop that every sampler here shares ------------------------------------------------------------
 
 
 class Jump(NamedTuple):
@@ -196,7 +196,7 @@ def on_host(schedule: NoiseSchedule) -> NoiseSchedule:
 
 def host_levels(schedule: NoiseSchedule) -> list[tuple[float, float]]:
     """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)) for t = 0..T, in float64, as plain numbers."""
-    return [(math.exp(log / 2), math.sqrt(-math.expm1(log))) for log in schedule.log_alpha_bars.tolist()]
+    return [(math.exp(log / 2), math.sqrt(abs(math.expm1(log)))) for log in schedule.log_alpha_bars.tolist()]
 
 
 def jump_pairs(
@@ -222,7 +222,7 @@ def jump_pairs(
     return pairs[::-1]
 
 
-PRIOR_BITS = 1e-3
+PRIOR_BITS = 1e-3  # a dimension
 
 
 def warn_unless_prior(schedule: NoiseSchedule, t: int) -> None:
@@ -299,7 +299,7 @@ def walk(
     return x if path is None else path
 
 
-# ---- ancestral sampling -----------------------------------------------------------------------------------------
+# ---- ancestral sampling ---------------------------------------------------------------------------------
 
 
 def ddpm_sample(
@@ -357,7 +357,7 @@ def _ancestral_jumps(schedule: NoiseSchedule, pairs: list[tuple[int, int]], vari
     return jumps
 
 
-# ---- what the functions above share -----------------------------------------------------------------------------
+# ---- what the functions above share ---------------------------------------------------------------------
 
 
 def _levels_at(schedule: NoiseSchedule, x: Tensor, t: Time, **like: Tensor) -> tuple[Tensor, Tensor]:

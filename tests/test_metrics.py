@@ -27,7 +27,7 @@ def jackknife(left_out: list[float]) -> float:
     return (k - 1) / k * sum((value - mean) ** 2 for value in left_out)
 
 
-# ---- values known otherwise -----------------------------------------------------------------------------------
+# ---- values known otherwise -----------------------------------------------------------------------------
 
 
 def test_energy_distance_pair_by_pair() -> None:
@@ -93,7 +93,7 @@ def test_sliced_wasserstein_of_a_shift() -> None:
     assert got.stderr < 1e-12  # it is the same shift whatever is left out
 
 
-# ---- what a floor is, and that errors are honest --------------------------------------------------------------
+# ---- what a floor is, and that errors are honest --------------------------------------------------------
 
 
 @pytest.mark.parametrize(("scale", "ratio"), [(1.0, math.sqrt(2)), (1.5, 1.0)], ids=["equal", "not"])
@@ -142,7 +142,7 @@ def test_excess_counts_standard_errors_of_the_difference() -> None:
     assert str(Estimate(0.01234, 0.00056)) == "0.012 ± 0.0006"
 
 
-# ---- use ------------------------------------------------------------------------------------------------------
+# ---- use ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein])

@@ -53,7 +53,7 @@ class Recorder:
         return eps
 
 
-# ---- the terms, against integrals -----------------------------------------------------------------------------
+# ---- the terms, against integrals -----------------------------------------------------------------------
 
 
 def sigma_squared(b: list[float], t: int, variance: str) -> float:
@@ -210,7 +210,7 @@ def test_one_step_schedule_has_a_bound() -> None:
         assert bool(loss_weights(schedule, variance).isfinite().all())  # type: ignore[arg-type]
 
 
-# ---- how the terms are drawn ----------------------------------------------------------------------------------
+# ---- how the terms are drawn ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [2, 5, 100])
@@ -261,7 +261,7 @@ def test_terms_add_up_over_coordinates_and_float32_data_keep_float64_terms() -> 
         torch.testing.assert_close(terms.L_t[:, i], want, rtol=1e-10, atol=0.0)
 
 
-# ---- the simple loss ------------------------------------------------------------------------------------------
+# ---- the simple loss ------------------------------------------------------------------------------------
 
 
 def test_simple_loss_is_a_mean_over_coordinates_with_a_gradient() -> None:
@@ -301,7 +301,7 @@ def test_the_exact_model_is_at_the_floor_and_others_are_above(t: int) -> None:
     assert float(worse.mean()) == pytest.approx(0.01, abs=4 * float(worse.std()) / math.sqrt(n))
 
 
-# ---- the discrete decoder and bits per dimension ---------------------------------------------------------------
+# ---- the discrete decoder and bits per dimension --------------------------------------------------------
 
 
 @steady
@@ -330,6 +330,17 @@ def test_the_decoder_against_many_digits() -> None:
         # an edge is known to 2**-53 / std deviations, and the log of the mass has slope |x - mean| / std there
         slope = max(1.0, abs(float(x0) - mean) / std) / std
         assert got == pytest.approx(want, rel=1e-12, abs=16 * EPS * slope)
+
+
+def test_the_decoder_is_as_good_above_the_mean_as_below() -> None:
+    """Mirror the data and the mean and nothing changes, a thousand deviations out too."""
+    x0, std = torch.linspace(-1, 1, 256, dtype=F64)[:, None], torch.tensor(2e-3, dtype=F64)
+    log_p = discrete_log_prob(x0, torch.full_like(x0, -0.99), std)
+    assert bool(log_p.isfinite().all())
+    assert float(log_p.min()) < -400_000  # (1.99 / 0.002)^2 / 2 = 495,000
+    torch.testing.assert_close(
+        log_p, discrete_log_prob(-x0, torch.full_like(x0, 0.99), std), rtol=1e-10, atol=0.0
+    )
 
 
 def test_the_discrete_decoder_in_the_bound() -> None:
@@ -366,7 +377,7 @@ def test_known_prior_term_in_bits() -> None:
     assert float(bits_per_dim(terms.L_T, 1)) == pytest.approx(2.9113e-5, rel=1e-4)
 
 
-# ---- devices and errors ---------------------------------------------------------------------------------------
+# ---- devices and errors ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])

@@ -65,7 +65,7 @@ def two_humps(d: int = 2) -> GaussianMixture:
     return GaussianMixture(torch.tensor([0.5, 0.3, 0.2], dtype=F64), means, spread)
 
 
-# ---- one step back, against quadrature ------------------------------------------------------------------------
+# ---- one step back, against quadrature ------------------------------------------------------------------
 
 
 @steady
@@ -121,7 +121,7 @@ def test_known_posterior_variance() -> None:
     assert float(reverse_variance(LINEAR, "posterior")[2]) == pytest.approx(5.453187661e-5, rel=1e-9)
 
 
-# ---- the ways to say one thing --------------------------------------------------------------------------------
+# ---- the ways to say one thing --------------------------------------------------------------------------
 
 
 @steady
@@ -200,7 +200,7 @@ def test_a_tensor_of_times_equals_one_call_each() -> None:
         assert f(s, x.float(), t, y.float()).dtype == torch.float32
 
 
-# ---- drift and variance ---------------------------------------------------------------------------------------
+# ---- drift and variance ---------------------------------------------------------------------------------
 
 
 def test_drift_is_the_way_to_the_mean() -> None:
@@ -260,7 +260,7 @@ def test_in_between_the_variance_is_in_between() -> None:
         assert low < mean < high * (1 + 1e-9)  # at t = 1000 the gap to beta closes like alpha_bar
 
 
-# ---- the sampler ----------------------------------------------------------------------------------------------
+# ---- the sampler ----------------------------------------------------------------------------------------
 
 
 def by_the_book(schedule: NoiseSchedule, model: Any, x: Tensor, variance: Any, g: torch.Generator) -> Tensor:
@@ -518,7 +518,7 @@ def test_a_schedule_elsewhere_is_copied_once(monkeypatch: pytest.MonkeyPatch) ->
     assert moves == ["cpu"]
 
 
-# ---- what is refused, and what is warned of -------------------------------------------------------------------
+# ---- what is refused, and what is warned of -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_walk_takes_any_jumps() -> None:
     assert torch.equal(walk(lambda x, t: x, x, []), x)
 
 
-# ---- the sampler with the exact model is right ----------------------------------------------------------------
+# ---- the sampler with the exact model is right ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
