@@ -117,6 +117,24 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
     )
 
 
+def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[Tensor, "n 1 size size"]:
+    """n pictures of a bright disc, square or cross on black, each with its own place and width; values in [-1, 1].
+
+    Raises:
+        ValueError: n < 1 or size < 8.
+    """
+    if n < 1 or size < 8:
+        raise ValueError(f"n must be at least 1 and size at least 8, got n={n}, size={size}")
+    kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
+    line = torch.linspace(-1, 1, size, device=_device(generator))
+    dx, dy = (line[None, None, :] - 0.8 * (x - 0.5)).abs(), (line[None, :, None] - 0.8 * (y - 0.5)).abs()
+    r = 0.35 + 0.2 * r
+    disc, square = (dx**2 + dy**2).sqrt() - r, torch.maximum(dx, dy) - r
+    cross = torch.maximum(torch.minimum(dx, dy) - r / 3, torch.maximum(dx, dy) - r)
+    outside = torch.where(kind < 1 / 3, disc, torch.where(kind < 2 / 3, square, cross))  # < 0 inside
+    return (1 - size * outside).clamp(-1, 1)[:, None]  # an edge one or two pixels wide
+
+
 # ---- small pieces ---------------------------------------------------------------------------------------------
 
 
