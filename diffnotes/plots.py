@@ -5,7 +5,8 @@ and Ito (2008), which readers with any colour vision can tell apart; lines diffe
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -173,3 +174,41 @@ def arrows(
         ax.quiver(*start, *step, color=shade, zorder=on_top, headwidth=4, minlength=0.2, **scale)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
+
+
+# ---- chapter 3 ------------------------------------------------------------------------------------------------
+
+
+def bound_bars(
+    ax: Axes, parts: Mapping[str, Sequence[float]], exact: Sequence[float], names: Sequence[str]
+) -> None:
+    """A bound as bars made of its terms, one bar for each of `names`, and a black line at the exact value.
+
+    What of a bar lies beyond its line is what the bound loses.
+
+    Args:
+        parts: the terms, by their names in TeX; each has one value, in nats, for each bar.
+        exact: where the lines stand.
+    """
+    left = np.zeros(len(names))
+    looks = cycle(zip((GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "\\\\", "..", "xx"), strict=True))
+    for (part, values), (colour, hatch) in zip(parts.items(), looks, strict=False):
+        ax.barh(names, values, left=left, color=colour, hatch=hatch, edgecolor="white", label=f"${part}$")
+        left = left + np.asarray(values)
+    rows = np.arange(len(names))
+    ax.vlines(exact, rows - 0.46, rows + 0.46, color="black", linewidth=2.5, label=r"$-\log p_\theta(x_0)$")
+    ax.invert_yaxis()
+    ax.set(xlabel="nats")
+    ax.legend(ncols=len(parts) + 1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
+    """A noisy value at each t = 1 .. T on logarithmic axes: averaged over five ranges of t to a factor of 10."""
+    values = np.asarray(values)
+    T = len(values)
+    edges = np.unique(np.rint(np.geomspace(1, T, round(5 * np.log10(T)) + 1)).astype(int) - 1)
+    edges[-1] = T
+    centres = [np.sqrt((a + 1) * b) for a, b in pairwise(edges)]
+    means = [values[a:b].mean() for a, b in pairwise(edges)]
+    ax.plot(centres, means, style, markersize=4, label=label)
+    ax.set(xscale="log", yscale="log")
