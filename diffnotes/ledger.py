@@ -6,6 +6,7 @@ of problems empty; the book's page of checked equations is its table.
 
 import ast
 import inspect
+import itertools
 import json
 import re
 from collections import Counter
@@ -258,12 +259,17 @@ class _Reader(ast.NodeVisitor):
 
     def _add(self, node: ast.Call, function: str) -> None:
         keywords = {keyword.arg or "**": keyword.value for keyword in node.keywords}
+        written = list(itertools.takewhile(lambda a: not isinstance(a, ast.Starred), node.args))
+        signature = inspect.signature(getattr(check, function))
+        bind = (
+            signature.bind if written == node.args else signature.bind_partial
+        )  # `*sides` is not written out
         try:
-            given = inspect.signature(getattr(check, function)).bind(*node.args, **keywords)
+            given = bind(*written, **keywords)
         except TypeError as error:
             self.problems.append(f"check.{function}: {error}")
             return
-        label = _literal(given.arguments["label"])
+        label = _literal(given.arguments.get("label", node))
         if not label:
             self.problems.append(f"check.{function}: the label must be a literal text")
             return

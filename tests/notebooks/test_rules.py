@@ -230,7 +230,7 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
         tmp_path,
         EQUATION,
         code("%pip list\nrounding = 'two roundings'", "z", 1),
-        code("check.exact('fwd-step', a, b, 1e-12, why=rounding)", "b", 1, HOLDS),
+        code("check.exact('fwd-step', *sides, rtol=1e-12, why=rounding)", "b", 1, HOLDS),
         code("check.monte_carlo('fwd-step', a, b, resolution=0.01)", "c", 2, stream(monte_carlo)),
         code(slip, "d", 3, stream("(fwd-step) exact check: fails, as it must: no root\n")),
     )  # fmt: skip
@@ -274,6 +274,7 @@ LEDGER_PROBLEMS = [
     ([EQUATION, code("check.exact('fwd-stop', a, b)", "b", 1, HOLDS)], "(fwd-stop), which is no equation"),
     ([EQUATION, code("check.exact(f'fwd-{x}', a, b)", "b", 1, HOLDS)], "the label must be a literal text"),
     ([EQUATION, code("check.exact(lhs=a, rhs=b)", "b", 1, HOLDS)], "missing a required argument: 'label'"),
+    ([EQUATION, code("check.exact(*everything)", "b", 1, HOLDS)], "the label must be a literal text"),
     ([EQUATION, code("check.exact('fwd-step', a, b, tol=1)", "b", 1, HOLDS)], "unexpected keyword argument 'tol'"),
     ([EQUATION, code("check.exact('fwd-step', a, b, why=w)", "b", 1, HOLDS)], "why must be a literal text"),
     ([EQUATION, code("from diffnotes.check import exact", "b", 1)], "import check whole"),
@@ -292,7 +293,9 @@ LEDGER_PROBLEMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("cells", "said"), LEDGER_PROBLEMS, ids=[said for _, said in LEDGER_PROBLEMS])
+@pytest.mark.parametrize(
+    ("cells", "said"), LEDGER_PROBLEMS, ids=[f"{i}-{said}" for i, (_, said) in enumerate(LEDGER_PROBLEMS)]
+)
 def test_the_ledger_sees(tmp_path, cells, said):
     problems = read(tmp_path, *cells).problems
     assert any(said in problem for problem in problems), problems
