@@ -244,7 +244,7 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
     _same_shape(a, b=b)
     if isinstance(w, Tensor) and w.shape != a.shape[:1]:
         raise ValueError(f"w must be a number or of shape {tuple(a.shape[:1])}, got {tuple(w.shape)}")
-    u, v = (x.flatten(1).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+    u, v = (x.unsqueeze(-1).flatten(1).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
     u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
     theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos
     opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps

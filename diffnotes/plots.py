@@ -212,3 +212,51 @@ def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
     means = [values[a:b].mean() for a, b in pairwise(edges)]
     ax.plot(centres, means, style, markersize=4, label=label)
     ax.set(xscale="log", yscale="log")
+
+
+# ---- chapter 4: one jump in its parts, and two tables as pictures -------------------------------------------------
+
+
+def arrow_chain(ax: Axes, parts: Sequence[Any], names: Sequence[str], colours: Sequence[str]) -> None:
+    """2-D vectors laid end to end from the origin, each an arrow, with their names in the legend."""
+    start = np.zeros(2)
+    for part, name, colour in zip(parts, names, colours, strict=True):
+        end = start + np.asarray(part)
+        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.0, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", xy=(end[0], end[1]), xytext=(start[0], start[1]), arrowprops=arrow)
+        ax.plot([], [], color=colour, label=name)
+        start = end
+    ax.legend(loc="lower left")
+
+
+def mark(ax: Axes, point: Any, name: str) -> None:
+    """A dot with its name."""
+    x, y = np.asarray(point)
+    ax.plot(x, y, "o", color="black", markersize=5)
+    ax.text(x + 0.07, y - 0.17, name)
+
+
+def picture_row(pictures: Sequence[Any], titles: Sequence[str]) -> None:
+    """Grey pictures (any of shape (1, .., H, W)) side by side, all on the scale from -1.5 (black) to 1.5 (white)."""
+    _, axes = plt.subplots(1, len(pictures), figsize=(7.2, 1.6))
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
+        grey = picture.detach().cpu().numpy()
+        ax.imshow(grey.reshape(grey.shape[-2:]), cmap="gray", vmin=-1.5, vmax=1.5)
+        ax.set(title=title, xticks=[], yticks=[])
+
+
+def two_grids(left: Any, right: Any, columns: Sequence[int], left_title: str, right_title: str) -> None:
+    """Two tables {row name: estimates} side by side: the number in each cell, its standard error below it."""
+    _, axes = plt.subplots(1, 2, figsize=(7.2, 3.4))
+    for ax, table, title in zip(axes, (left, right), (left_title, right_title), strict=True):
+        values = np.array([[cell.value for cell in row] for row in table.values()])
+        ink = np.log10(np.abs(values) + 0.01)  # so that small numbers differ too
+        ax.imshow(ink, cmap="Blues", aspect="auto", vmin=ink.min(), vmax=ink.max() + 1.0)
+        for i, row in enumerate(table.values()):
+            for j, cell in enumerate(row):
+                text = f"{cell.value:.2f}\n±{cell.stderr:.2f}"
+                ax.text(j, i, text, ha="center", va="center", fontsize=7)
+        names = [r"$\hat\sigma$" if name == "sigma_hat" else rf"$\eta={name:g}$" for name in table]
+        ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(names)), yticklabels=names)
+        ax.set(xlabel="steps", title=title)
+        ax.spines[:].set_visible(False)

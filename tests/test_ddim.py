@@ -600,6 +600,10 @@ def test_slerp_of_parallel_vectors_is_the_straight_line(dtype: torch.dtype) -> N
         assert slerp(a, b, 0.25).dtype == dtype
     with pytest.raises(ValueError, match=r"b must not point against a: examples \[1\] do"):
         slerp(a, torch.stack([a[0], -3 * a[1], a[2]]), 0.5)
+    line = torch.tensor(
+        [1.0, -2.0], dtype=dtype
+    )  # examples that are single numbers: an arc only where signs agree
+    assert slerp(line, 3 * line, 0.5).tolist() == [2.0, -4.0]
     half = draw(2, 3).to(torch.bfloat16)
     assert slerp(half, half.flip(0), 0.5).dtype == torch.bfloat16
 

@@ -1,0 +1,263 @@
+"""Files that survive: weights to ship, and checkpoints that a killed process, a full disk or a bad copy cannot spoil.
+
+A **checkpoint** is a folder, `step-00001000`, that `sha256sum -c SHA256SUMS` can verify:
+
+    weights.safetensors     the network as it stands
+    ema.safetensors         its running average: the one to sample from
+    optimiser.safetensors   Adam's moments, the states of torch's random generators, the loss of every step
+    state.json              the step, the settings, the network's name and shapes
+    SHA256SUMS              of the four
+
+It is written beside its final place under another name, every file is forced to the disk, and only then is the folder
+renamed: a rename happens or does not, so a folder with the right name is whole. Reading runs no code from the file
+(there is no pickle in it), and whatever is not exactly what was written is refused with a `ValueError`.
+
+**Weights to ship** are one safetensors file: the tensors, the betas of the schedule they were trained for (without
+which they are of no use), and a header: which network to build, where the weights come from, and the checksum.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from diffnotes.nets import NETWORKS, Network
+from diffnotes.schedule import NoiseSchedule
+
+SHIPPED = Path(__file__).parent / "weights"
+SUMS = "SHA256SUMS"
+BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
+Tensors = Mapping[str, Tensor]
+
+
+class Loaded(NamedTuple):
+    """What `load_model` finds in a file."""
+
+    model: Network  # float32, in evaluation mode
+    schedule: NoiseSchedule  # the one it was trained for
+    provenance: dict[str, Any]  # where it comes from, as it was given to `save_model`
+
+
+# ---- weights to ship -----------------------------------------------------------------------------------------
+
+
+def save_model(
+    path: str | Path,
+    model: Network,
+    schedule: NoiseSchedule,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the weights of `model`, and all that is needed to build and to judge it, to one safetensors file.
+
+    Args:
+        path: the file; it appears whole or not at all.
+        schedule: the one that the network was trained for; its betas are stored.
+        provenance: anything that JSON can hold: command, seed, data, steps, loss.
+        dtype: how the weights are stored, e.g. torch.float16 for half the size; as they are by default.
+
+    Raises:
+        ValueError: a weight is not finite, or not any more once it is stored as `dtype`.
+        OSError: the disk is full or refuses; what was at `path` is untouched.
+    """
+    tensors = {name: value.to(dtype or value.dtype) for name, value in model.state_dict().items()}
+    if bad := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
+        raise ValueError(
+            f"weights to save must be finite in {dtype or 'their own dtype'}, not so: {', '.join(bad)}"
+        )
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(temporary, model_bytes(model, tensors, schedule, provenance))
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"weights could not be written ({error.strerror})", str(path)) from error
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+    """The network in a file of `save_model`, the schedule it is for, and its provenance.
+
+    Args:
+        path: the file; a bare name such as "swiss_roll" is one of those that come with the package.
+
+    Raises:
+        ValueError: the file is damaged, or is not of this kind.
+        FileNotFoundError: there is no such file.
+
+    >>> net, schedule, provenance = load_model("swiss_roll")
+    >>> type(net).__name__, schedule.T, provenance["data"]
+    ('MLP', 1000, 'diffnotes.data.swiss_roll')
+    """
+    path = Path(path)
+    if not path.suffix:
+        path = SHIPPED / f"{path}.safetensors"
+    content = path.read_bytes()
+    tensors, header = _read_tensors(content, path), _header(content)
+    try:
+        with torch.device("meta"):  # shapes without numbers: the numbers come from the file
+            model = NETWORKS[header["network"]](**header["config"])
+        provenance, digest, betas = header["provenance"], header["sha256"], tensors.pop(BETAS)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold a network of diffnotes: {error!r}") from error
+    if digest != _digest({**tensors, BETAS: betas}):
+        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one in its header")
+    check_shapes(path, tensors, model)
+    model.load_state_dict(
+        {name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True
+    )
+    return Loaded(model.eval(), NoiseSchedule(betas).to(device), provenance)
+
+
+def model_bytes(
+    model: nn.Module, tensors: Tensors, schedule: NoiseSchedule, provenance: Mapping[str, Any] | None = None
+) -> bytes:
+    """The content of a weights file: `tensors`, which are weights of `model`, and the header that explains them."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors[BETAS] = schedule.betas[1:].cpu().contiguous()
+    header = {
+        "network": type(model).__name__,
+        "config": getattr(model, "config", {}),
+        "provenance": dict(provenance or {}),
+        "sha256": _digest(tensors),
+    }
+    # one entry only: safetensors writes several in an order that changes from call to call, and bytes are to be alike
+    return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
+
+
+def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
+    """Refuse tensors that are not those of this architecture, naming the first that is off."""
+    have = {name: tuple(value.shape) for name, value in tensors.items()}
+    want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in [*want, *have]:
+        if have.get(name) != want.get(name):
+            raise ValueError(
+                f"{path} is of another architecture: {name} is {have.get(name, 'missing')} there "
+                f"and {want.get(name, 'missing')} in this {type(model).__name__}"
+            )
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: int) -> Path:
+    """Write `files` as the checkpoint of `step`, then delete all but the `keep` newest up to this step.
+
+    Raises:
+        OSError: the disk is full or refuses. The checkpoints that were there are untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    temporary, old = folder / f".tmp-{final.name}", folder / f".old-{final.name}"
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*-step-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+        for name, content in {**files, SUMS: sums.encode()}.items():
+            _write(temporary / name, content)
+        _sync_folder(temporary)
+        if final.exists():  # a checkpoint that was refused, or this very one
+            os.rename(final, old)
+        os.rename(temporary, final)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            error.errno,
+            f"the checkpoint could not be written ({error.strerror}); earlier ones are intact",
+            str(final),
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+    for outdated in [path for path in list_checkpoints(folder) if _step(path) <= step][:-keep]:
+        shutil.rmtree(outdated, ignore_errors=True)
+    return final
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """The content of state.json, and the tensors of each safetensors file, of a checkpoint that is exactly as written.
+
+    Raises:
+        ValueError: a file is missing, truncated or altered.
+    """
+    try:
+        sums = dict(line.split("  ")[::-1] for line in (path / SUMS).read_text().splitlines())
+        content = {name: (path / name).read_bytes() for name in sums}
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"checkpoint {path} is incomplete: {error}") from error
+    for name, digest in sums.items():
+        if hashlib.sha256(content[name]).hexdigest() != digest:
+            raise ValueError(f"checkpoint {path} is damaged: the SHA-256 of {name} is not the one in {SUMS}")
+    if "state.json" not in sums:
+        raise ValueError(f"checkpoint {path} is incomplete: {SUMS} does not list state.json")
+    tensors = {
+        name: _read_tensors(content[name], path / name) for name in sums if name.endswith(".safetensors")
+    }
+    return json.loads(content["state.json"]), tensors
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder` from the oldest to the newest, by the step in their names."""
+    return sorted((path for path in folder.glob("step-*") if _step(path) >= 0), key=_step)
+
+
+def _step(path: Path) -> int:
+    match = re.fullmatch(r"step-(\d+)", path.name)
+    return int(match[1]) if match else -1
+
+
+# ---- bytes ---------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk (Windows has no call for it)."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """What `model_bytes` says about its tensors. The file starts with 8 bytes of length, and JSON of that length."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    header: dict[str, Any] = json.loads(metadata.get("diffnotes", "{}"))
+    return header
+
+
+def _digest(tensors: Tensors) -> str:
+    """SHA-256 of names, types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

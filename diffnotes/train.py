@@ -1,0 +1,531 @@
+"""The training loop: L_simple, an average of the weights to sample from, and a run that nothing can spoil.
+
+`fit` is the whole of it for a notebook; `Trainer` is one step at a time.
+
+Every draw of step k, the data, the times t, the noise and the dropped labels, comes from a generator that is seeded
+with (seed, k). So a step is a function of the weights, the optimiser's state and k: there is no stream of random
+numbers to lose, and a run that was killed and resumed ends with the same bits as one that was not (on the same
+machine, with the same number of threads). What is random inside a network (dropout) uses torch's global
+generators; checkpoints hold their states.
+
+>>> import torch
+>>> from diffnotes.data import swiss_roll
+>>> from diffnotes.nets import MLP
+>>> from diffnotes.schedule import NoiseSchedule
+>>> config = TrainConfig(steps=200, batch=256, rate=3e-3)
+>>> trained = fit(NoiseSchedule.linear(T=1000), MLP(dim=2, T=1000), swiss_roll, config)
+>>> round(float(trained.losses[:10].mean()), 1), bool(trained.losses[-10:].mean() < 0.7)
+(1.0, True)
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, get_args, runtime_checkable
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from diffnotes.checkpoint import (
+    BETAS,
+    Tensors,
+    check_shapes,
+    list_checkpoints,
+    load_model,
+    model_bytes,
+    read_checkpoint,
+    save_model,
+    write_checkpoint,
+)
+from diffnotes.nets import Network, drop_labels
+from diffnotes.objective import simple_loss
+from diffnotes.schedule import NoiseSchedule
+
+__all__ = [
+    "Drawn",
+    "Shuffled",
+    "TrainConfig",
+    "Trained",
+    "Trainer",
+    "draw_times",
+    "ema_decay",
+    "fit",
+    "learning_rate",
+]
+__all__ += ["load_model", "save_model"]
+
+Times = Literal["uniform", "stratified", "antithetic"]
+Decay = Literal["cosine", "constant"]
+Batched = tuple[Tensor, Tensor | None]  # examples, and their labels where there are any
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides how a run goes, besides the schedule, the network and the data.
+
+    Args:
+        steps: optimiser steps.
+        batch: examples a step.
+        rate: the learning rate of AdamW at its height.
+        warmup: steps over which the rate rises from 0.
+        decay: "cosine" down to 0 at the last step, or "constant".
+        weight_decay: of AdamW.
+        clip: the longest gradient that passes unshortened (2-norm over all weights), or None.
+        accumulate: the parts that each batch is split into, one after the other, to save memory; the gradient is that
+            of the whole batch, up to rounding.
+        ema: the share of the average that stays at every step, once it has risen to it (see `ema_decay`); the average
+            then looks back over about 1 / (1 - ema) steps.
+        times: how t is drawn; see `draw_times`.
+        label_drop: the probability that a label is replaced by "no label".
+        bf16: run the network in bfloat16 by autocast; weights, loss and optimiser stay in float32.
+        compile: run the network through torch.compile.
+        seed: of every draw.
+        save_every: steps between checkpoints, where a folder for them is given.
+        keep: how many checkpoints are kept.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    steps: int
+    batch: int = 128
+    rate: float = 1e-3
+    warmup: int = 0
+    decay: Decay = "cosine"
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    accumulate: int = 1
+    ema: float = 0.999
+    times: Times = "stratified"
+    label_drop: float = 0.0
+    bf16: bool = False
+    compile: bool = False
+    seed: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        def need(name: str, fine: bool, allowed: str) -> None:
+            if not fine:
+                raise ValueError(f"{name} must {allowed}, got {getattr(self, name)!r}")
+
+        for name in ("steps", "batch", "accumulate", "save_every", "keep"):
+            need(name, getattr(self, name) >= 1, "be at least 1")
+        need("rate", self.rate > 0, "be positive")
+        need("warmup", 0 <= self.warmup < self.steps, f"lie in 0..steps - 1 = 0..{self.steps - 1}")
+        need("decay", self.decay in get_args(Decay), f"be one of {get_args(Decay)}")
+        need("weight_decay", self.weight_decay >= 0, "not be negative")
+        need("clip", self.clip is None or self.clip > 0, "be positive or None")
+        need("accumulate", self.batch % self.accumulate == 0, f"divide the batch of {self.batch}")
+        need("ema", 0 <= self.ema < 1, "lie in [0, 1)")
+        need("times", self.times in get_args(Times), f"be one of {get_args(Times)}")
+        need("label_drop", 0 <= self.label_drop <= 1, "lie in [0, 1]")
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of optimiser step 0 .. steps-1: up in a straight line over `warmup` steps, then `decay`.
+
+    >>> config = TrainConfig(steps=10, rate=1.0, warmup=2)
+    >>> [round(learning_rate(config, step), 3) for step in range(10)]
+    [0.5, 1.0, 1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]
+    """
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    if config.decay == "constant":
+        return config.rate
+    gone = (step - config.warmup) / (config.steps - config.warmup)
+    return config.rate * (1 + math.cos(math.pi * gone)) / 2
+
+
+def ema_decay(config: TrainConfig, step: int) -> float:
+    """The share of the average that stays at optimiser step 0 .. steps-1: (1 + step) / (10 + step), at most `ema`.
+
+    Without the rise from 1/10, a short run's average would still hold its first, random weights: after 2,000 steps at
+    0.999 they have a share of 0.999^2000 = 0.14, enough to spoil it.
+
+    >>> [round(ema_decay(TrainConfig(steps=10_000, ema=0.99), step), 3) for step in (0, 8, 90, 2000)]
+    [0.1, 0.5, 0.91, 0.99]
+    """
+    return min(config.ema, (1 + step) / (10 + step))
+
+
+def draw_times(
+    T: int, n: int, how: Times = "uniform", generator: Generator | None = None
+) -> Int[Tensor, " n"]:
+    """n times, each uniform on 1..T, int64, on the generator's device.
+
+    "uniform": independent. "stratified": one from each of n equal slices of the range, in order, so that a batch covers
+    it evenly. "antithetic": in pairs t, T+1-t. The last two have the same expectation and less variance, because the
+    loss depends strongly on t. (Kingma et al. 2021, section 4, draw theirs evenly for the same reason.)
+
+    >>> draw_times(T=4, n=8, how="stratified")
+    tensor([1, 1, 2, 2, 3, 3, 4, 4])
+    """
+    device = generator.device if generator is not None else None
+    draw = partial(torch.randint, generator=generator, device=device)
+    if how == "uniform":
+        return draw(1, T + 1, (n,))
+    if (
+        how == "stratified"
+    ):  # of the n T integers below n T, one from each run of T; n of them belong to every t
+        return (torch.arange(n, device=device) * T + draw(0, T, (n,))) // n + 1
+    if how == "antithetic":
+        half = draw(1, T + 1, ((n + 1) // 2,))
+        return torch.cat([half, T + 1 - half])[:n]
+    raise ValueError(f"how must be one of {get_args(Times)}, got {how!r}")
+
+
+# ---- data ----------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a trainer's examples come from: a function of the step, so that there is nothing to resume."""
+
+    def batch(self, step: int, size: int, seed: int) -> Batched:
+        """The `size` examples of this step, of shape (size, ...), and their labels or None; alike at every call."""
+
+
+class Shuffled:
+    """A data set held in memory, in a new order every epoch; a batch may reach over the end of one into the next.
+
+    Args:
+        x: the examples, shape (n, ...), floating point, of order 1.
+        y: their labels, int64 of shape (n,), or None.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        if not len(x) or not x.is_floating_point():
+            raise ValueError(
+                f"x must hold floating-point examples of order 1, got {tuple(x.shape)} of {x.dtype}"
+            )
+        if y is not None and y.shape != x.shape[:1]:
+            raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one an example, got {tuple(y.shape)}")
+        self.x, self.y = x, y
+        self._orders: dict[tuple[int, int], Tensor] = {}
+
+    def batch(self, step: int, size: int, seed: int) -> Batched:
+        n, first, parts = len(self.x), step * size, []
+        while first < (step + 1) * size:  # first counts examples since the start of training
+            epoch, place = divmod(first, n)
+            parts.append(self._order(epoch, seed)[place : place + (step + 1) * size - first])
+            first += len(parts[-1])
+        index = torch.cat(parts)
+        return self.x[index], None if self.y is None else self.y[index]
+
+    def _order(self, epoch: int, seed: int) -> Tensor:
+        if (epoch, seed) not in self._orders:
+            while (
+                len(self._orders) > 1
+            ):  # two are enough: a batch at the end of an epoch needs the next one too
+                del self._orders[next(iter(self._orders))]
+            generator = Generator().manual_seed(_seed(seed, "order", epoch))
+            self._orders[epoch, seed] = torch.randperm(len(self.x), generator=generator).to(self.x.device)
+        return self._orders[epoch, seed]
+
+
+class Drawn:
+    """Endless data: fresh draws at every step.
+
+    Args:
+        draw: `draw(n, generator)` gives n examples, or n examples and their labels, on the generator's device.
+        device: of that generator.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[int, Generator], Tensor | tuple[Tensor, Tensor]],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.draw, self.generator = draw, Generator(device)
+
+    def batch(self, step: int, size: int, seed: int) -> Batched:
+        drawn = self.draw(size, self.generator.manual_seed(_seed(seed, "data", step)))
+        return drawn if isinstance(drawn, tuple) else (drawn, None)
+
+
+Data = Tensor | tuple[Tensor, Tensor] | Callable[..., Any] | Source
+
+
+def _source(data: Data) -> Source:
+    if isinstance(data, Tensor):
+        return Shuffled(data)
+    if isinstance(data, tuple):
+        return Shuffled(*data)
+    return data if isinstance(data, Source) else Drawn(data)
+
+
+def _seed(*key: object) -> int:
+    """A seed from any key: unlike seeds for unlike keys, alike on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
+
+
+# ---- training ------------------------------------------------------------------------------------------------
+
+
+class Trainer(Generic[Net]):
+    """A run of training, one `step()` at a time; arguments as in `fit`.
+
+    Attributes:
+        done: the steps taken.
+        losses: the loss of every step, shape (config.steps,), float32, on the model's device; NaN where none is yet.
+        model: the network as it stands.
+        ema: its running average, the one to sample from.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig) -> None:
+        first = next(model.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        if isinstance(model, Network) and model.T != schedule.T:
+            raise ValueError(f"the network is for T={model.T}, the schedule has T={schedule.T}")
+        if config.label_drop and not (isinstance(model, Network) and model.classes):
+            raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
+        self.schedule, self.model, self.config = schedule.to(self.device), model, config
+        self.data = _source(data)
+        self.network = torch.compile(model) if config.compile else model
+        self.average = AveragedModel(model, multi_avg_fn=self._averaging).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=config.rate, weight_decay=config.weight_decay
+        )
+        self.generator = Generator(self.device)
+        self.losses = torch.full((config.steps,), math.nan, device=self.device)
+        self.done = self._checked = 0
+        # Looking at a loss makes the host wait for the device: free on the CPU, so there it is done at every step.
+        self.look_every = 1 if self.device.type == "cpu" else 50
+
+    @property
+    def ema(self) -> Net:
+        return cast(Net, self.average.module)
+
+    def step(self) -> None:
+        """One step of the optimiser.
+
+        Raises:
+            ValueError: the loss is not finite; the message names the step. On the CPU this is seen before the weights
+                are touched. On an accelerator it is seen at most `look_every` steps later, so that the host need not
+                wait, and before any checkpoint is written.
+        """
+        k, config = self.done, self.config
+        x0, t, noise, y = self._draw(k)
+        self.model.train()
+        self.optimiser.zero_grad()
+        for i in range(config.accumulate):
+            part = slice(i, None, config.accumulate)  # strided: each part has its share of every t
+            loss = (
+                self._loss(x0[part], t[part], noise[part], None if y is None else y[part]) / config.accumulate
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.losses[k] = loss.detach() + (self.losses[k] if i else 0)
+        if (k + 1) % self.look_every == 0:
+            self.check(k + 1)
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, k)
+        self.optimiser.step()
+        self.average.update_parameters(self.model)
+        self.done += 1
+
+    def check(self, upto: int | None = None) -> None:
+        """Raise ValueError, naming the step, if a loss before step `upto` (default: of those done) is not finite."""
+        upto = self.done if upto is None else upto
+        bad = (~self.losses[self._checked : upto].isfinite()).nonzero()
+        if len(bad):
+            k = self._checked + int(bad[0])
+            raise ValueError(
+                f"the loss must be finite, got {float(self.losses[k])} at step {k + 1} of {self.config.steps}: "
+                "a smaller rate, warm-up or clipping may help, or the data are not of order 1"
+            )
+        self._checked = upto
+
+    def _averaging(self, average: Any, current: Any, n: Any) -> None:
+        get_ema_multi_avg_fn(ema_decay(self.config, self.done))(average, current, n)  # type: ignore[no-untyped-call]
+
+    def _draw(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Everything random of step k: the batch, its times and its noise, its labels with some dropped."""
+        config, generator = self.config, self.generator.manual_seed(_seed(self.config.seed, "step", k))
+        x0, y = self.data.batch(k, config.batch, config.seed)
+        x0 = x0.to(self.device, self.dtype, non_blocking=True)
+        t = draw_times(self.schedule.T, len(x0), config.times, generator)
+        noise = torch.randn(x0.shape, generator=generator, device=self.device, dtype=self.dtype)
+        if y is not None:
+            y = y.to(self.device, non_blocking=True)
+            if isinstance(self.model, Network) and config.label_drop:
+                y = drop_labels(y, config.label_drop, self.model.classes, generator)
+        return x0, t, noise, y
+
+    def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+        model = self.network if y is None else partial(self.network, y=y)
+        bf16 = (
+            torch.autocast(self.device.type, torch.bfloat16) if self.config.bf16 else contextlib.nullcontext()
+        )
+        with bf16:
+            return simple_loss(self.schedule, model, x0, t, noise).mean()
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a checkpoint (see `diffnotes.checkpoint`) and drop old ones.
+
+        Raises:
+            ValueError: a loss was not finite: such a state is not kept.
+            OSError: the disk is full or refuses; earlier checkpoints are intact.
+        """
+        self.check()
+        state = {"step": self.done, "schedule": repr(self.schedule), "network": type(self.model).__name__}
+        state["train"] = dataclasses.asdict(self.config)
+        files = {
+            "weights.safetensors": model_bytes(self.model, self.model.state_dict(), self.schedule),
+            "ema.safetensors": model_bytes(self.ema, self.ema.state_dict(), self.schedule),
+            "optimiser.safetensors": safetensors.torch.save(
+                {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
+            ),
+            "state.json": json.dumps(state, indent=1).encode(),
+        }
+        return write_checkpoint(Path(folder), self.done, files, self.config.keep)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that a run needs beside the weights, as a flat dictionary."""
+        moments = {
+            f"adam.{i}.{name}": value
+            for i, state in self.optimiser.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        random = {"random.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return {**moments, **random, "losses": self.losses[: self.done], "ema.n": self.average.n_averaged}
+
+    def load(self, path: Path) -> None:
+        """Take up the checkpoint at `path`. Nothing has changed where it raises.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or is of another network, schedule or longer run.
+        """
+        state, files = read_checkpoint(path)
+        try:
+            weights, ema, rest = (files[f"{name}.safetensors"] for name in ("weights", "ema", "optimiser"))
+            done, train, betas = state["step"], state["train"], weights.pop(BETAS)
+            del ema[BETAS]
+            losses, n_averaged, random = rest["losses"], rest["ema.n"], rest["random.cpu"]
+        except KeyError as error:
+            raise ValueError(f"checkpoint {path} is incomplete: it has no {error}") from error
+        check_shapes(path, weights, self.model)
+        check_shapes(path, ema, self.model)
+        if not torch.equal(betas, self.schedule.betas[1:].cpu()):
+            raise ValueError(f"{path} was trained for {NoiseSchedule(betas)!r}, got {self.schedule!r}")
+        if done > self.config.steps:
+            raise ValueError(f"{path} is at step {done}, beyond the {self.config.steps} steps asked for")
+        self._warn_of_changes(path, train)
+        self.optimiser.load_state_dict(self._moments(rest))
+        self.model.load_state_dict(weights)
+        self.ema.load_state_dict(ema)
+        self.average.n_averaged.copy_(n_averaged)
+        self.losses[:done] = losses.to(self.device)
+        self.done = self._checked = done
+        torch.set_rng_state(random)
+        if self.device.type == "cuda" and "random.cuda" in rest:
+            torch.cuda.set_rng_state(rest["random.cuda"], self.device)
+
+    def _moments(self, rest: Tensors) -> dict[str, Any]:
+        """Adam's state in the form that `load_state_dict` takes, each tensor laid out in memory like its weight."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for i, weight in enumerate(self.model.parameters()):
+            found = {key.split(".")[2]: value for key, value in rest.items() if key.startswith(f"adam.{i}.")}
+            for name, value in found.items():
+                if value.shape == weight.shape:
+                    found[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            if found:
+                state[i] = found
+        return {"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]}
+
+    def _warn_of_changes(self, path: Path, train: dict[str, Any]) -> None:
+        now = dataclasses.asdict(self.config)
+        free = {"save_every", "keep", "compile"}  # these change no number (compile: none that is meant)
+        changed = [f"{k} {train.get(k)} -> {now[k]}" for k in now if k not in free and train.get(k) != now[k]]
+        if changed:
+            warnings.warn(f"resumed from {path} with other settings: {', '.join(changed)}", stacklevel=4)
+
+    def resume(self, folder: str | Path) -> bool:
+        """Take up the newest checkpoint in `folder` that is sound and fits; False where the folder holds none.
+
+        One that is refused is passed over with a warning that says why.
+
+        Raises:
+            ValueError: there are checkpoints, and all are refused.
+        """
+        refused: list[str] = []
+        for path in reversed(list_checkpoints(Path(folder))):
+            try:
+                self.load(path)
+            except ValueError as error:
+                refused.append(str(error))
+                continue
+            for reason in refused:
+                warnings.warn(f"passed over a checkpoint: {reason}", stacklevel=2)
+            return True
+        if refused:
+            raise ValueError(f"no checkpoint in {folder} can be used: {'; '.join(refused)}")
+        return False
+
+
+class Trained(NamedTuple, Generic[Net]):
+    """What `fit` returns; both networks are in evaluation mode."""
+
+    model: Net  # as it stood after the last step
+    ema: Net  # its running average: the one to sample from
+    losses: Float[Tensor, " steps"]  # float32, on the CPU
+
+
+def fit(
+    schedule: NoiseSchedule,
+    model: Net,
+    data: Data,
+    config: TrainConfig,
+    *,
+    folder: str | Path | None = None,
+    callbacks: Iterable[Callable[[Trainer[Net]], None]] = (),
+    progress: bool = False,
+) -> Trained[Net]:
+    """Train `model` to predict the noise: minimise L_simple (Ho et al. 2020, algorithm 1).
+
+    Args:
+        model: the network, on the device to train on; its weights are changed in place.
+        data: a tensor (n, ...) of examples; or such a tensor and labels (n,); or a sampler `draw(n, generator)`; or
+            any `Source`.
+        folder: where checkpoints go. A run that was stopped, for whatever reason, goes on from there.
+        callbacks: each is called with the `Trainer` after every step.
+        progress: show a bar with the loss.
+
+    Raises:
+        ValueError: the loss is not finite (see `Trainer.step`); the schedule, network and config do not fit together;
+            the folder holds checkpoints, but none that can be used.
+        OSError: a checkpoint could not be written; earlier ones are intact.
+    """
+    trainer = Trainer(schedule, model, data, config)
+    if folder is not None:
+        trainer.resume(folder)
+    with tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step") as bar:
+        while trainer.done < config.steps:
+            trainer.step()
+            for callback in callbacks:
+                callback(trainer)
+            if folder is not None and (trainer.done % config.save_every == 0 or trainer.done == config.steps):
+                trainer.save(folder)
+            bar.update()
+            if progress and trainer.done % 50 == 0:
+                bar.set_postfix(loss=f"{float(trainer.losses[trainer.done - 50 : trainer.done].mean()):.4f}")
+    trainer.check()
+    return Trained(model.eval(), trainer.ema.eval(), trainer.losses.cpu())
