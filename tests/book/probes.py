@@ -255,6 +255,7 @@ def lost_equation_links(page: Page) -> Iterator[str]:
         if address != home:
             page.goto(home)
             settle(page)
+            unfold(page)
 
 
 # ---- access ---------------------------------------------------------------------------------------------------
