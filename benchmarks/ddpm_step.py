@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from diffnotes.reverse import ddpm_sample
 from diffnotes.schedule import NoiseSchedule
 
-SHAPE, T = (128, 1, 28, 28), 100
+SHAPE, T, ROUNDS = (128, 1, 28, 28), 100, 20
 SCHEDULE = NoiseSchedule.linear(T)
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {size} float32, whole runs of {T} steps"
     )
-    print("microseconds a step, set-up included: the least of 30 rounds\n")
+    print(f"microseconds a step, set-up included: the least of {ROUNDS} rounds\n")
 
     def table(title: str, clip: float | None) -> None:
         tasks: dict[str, Callable[[], object]] = {
@@ -70,7 +70,7 @@ def main() -> None:
         if peer:
             tasks["diffusers"] = lambda: diffusers(x_T, eps, clip)
         print(title)
-        best = interleaved(tasks)
+        best = interleaved(tasks, ROUNDS)
         for name, seconds in best.items():
             print(f"  {name:<11}{seconds / T * 1e6:8.1f}   {seconds / best['bare']:6.2f} x bare")
 
