@@ -149,7 +149,7 @@ def table(book: Ledger) -> str:
         mine = [e for e in equations if e.notebook == name]
         if mine:
             lines += ["", f"**[{title}]({name}.ipynb)**", ""]
-            lines += ["| | equation | how it is checked |", "|---|---|---|"]
+            lines += ["| | equation, and how it is checked |", "|---|---|"]
             lines += [_row(equation) for equation in mine]
     return "\n".join(lines)
 
@@ -165,8 +165,8 @@ def _row(equation: Equation) -> str:
         for (kind, tolerance, why), n in ways.items()
     ]
     slips = [f"*slip caught*: {_escaped(c.slip)}" for c in equation.slips]
-    link = f"[{equation.label}](#{equation.label})"
-    return f"| {link} | $\\displaystyle {tex}$ | {'<br>'.join(checks + slips)} |"
+    lines = [f"$\\displaystyle {tex}$", *checks, *slips]
+    return f"| [{equation.label}](#{equation.label}) | {'<br>'.join(lines)} |"
 
 
 def _escaped(text: str) -> str:

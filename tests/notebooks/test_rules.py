@@ -249,8 +249,8 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
         "**1 equations, 2 checks**: 0 symbolic, 1 exact, 1 Monte Carlo. **1 planted slips**"
     )
     assert table.endswith(
-        "| [fwd-step](#fwd-step) | $\\displaystyle x = y$ "
-        "| **exact**, to 1e-12 of the largest element: two roundings"
+        "| [fwd-step](#fwd-step) | $\\displaystyle x = y$"
+        "<br>**exact**, to 1e-12 of the largest element: two roundings"
         "<br>**Monte Carlo**, to 4 standard errors, at most 0.01: from the spread of the samples"
         "<br>*slip caught*: no root |"
     )
@@ -263,8 +263,8 @@ def test_the_table_escapes_what_would_break_it(tmp_path):
         code("check.exact('fwd-step', a, b, why='a | b * c_d')\n" * 2, "b", 1, HOLDS),
     )
     assert ledger.table(book).splitlines()[-1] == (
-        "| [fwd-step](#fwd-step) | $\\displaystyle q(x\\vert y) = \\Vert x\\Vert $ "
-        "| **exact** ×2, to 1e-10 of the largest element: a \\| b \\* c\\_d |"
+        "| [fwd-step](#fwd-step) | $\\displaystyle q(x\\vert y) = \\Vert x\\Vert $"
+        "<br>**exact** ×2, to 1e-10 of the largest element: a \\| b \\* c\\_d |"
     )
 
 
