@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffnotes.data import labelled_moons, mixture_1d, mixture_2d, ring, swiss_roll, two_moons
+from diffnotes.data import labelled_moons, mixture_1d, mixture_2d, ring, shapes, swiss_roll, two_moons
 from diffnotes.mixture import GaussianMixture
 
 EPS = 2.0**-53
@@ -116,6 +116,44 @@ def test_the_ring_is_round(K: int) -> None:
     assert_close(data.covariances, (0.04 * torch.eye(2, dtype=torch.float64)).repeat(K, 1, 1))
     gaps = (data.means - data.means.roll(1, 0)).norm(dim=1)
     assert_close(gaps, torch.full((K,), 2 * math.sqrt(2 * 0.96) * math.sin(math.pi / K), dtype=torch.float64))
+
+
+INSIDE: list[Callable[[float, float, float, float], bool]] = [  # at (dx, dy) from the middle
+    lambda dx, dy, R, _: math.hypot(dx, dy) < R,
+    lambda dx, dy, R, _: dx < R and dy < R,
+    lambda dx, dy, R, arm: (dx < R and dy < arm) or (dx < arm and dy < R),
+]
+
+
+def test_shapes_are_discs_squares_and_crosses() -> None:
+    """Bright inside, black beyond an edge of 2 / size, by the geometry of each; the draws are kind, place, width."""
+    n, size = 300, 24
+    pictures = shapes(n, size, seeded(0))
+    assert pictures.shape == (n, 1, size, size)
+    assert pictures.dtype == torch.get_default_dtype()
+    kind, x, y, r = torch.rand(4 * n, generator=seeded(0)).reshape(4, n).tolist()
+    pixels = torch.linspace(-1, 1, size).tolist()
+    slack = 1e-5  # float32, multiplied by size
+    for i, picture in enumerate(pictures[:, 0].tolist()):
+        cx, cy, radius = 0.8 * (x[i] - 0.5), 0.8 * (y[i] - 0.5), 0.35 + 0.2 * r[i]
+        inside = INSIDE[math.floor(3 * kind[i])]
+        for v, row in zip(pixels, picture, strict=True):
+            for u, value in zip(pixels, row, strict=True):
+                dx, dy = abs(u - cx), abs(v - cy)
+                if inside(dx, dy, radius - slack, radius / 3 - slack):
+                    assert value == 1
+                elif not inside(dx, dy, radius + 2 / size + slack, radius / 3 + 2 / size + slack):
+                    assert value == -1
+                else:
+                    assert -1 <= value <= 1
+    assert torch.equal(pictures, shapes(n, size, seeded(0)))
+    assert not torch.equal(pictures, shapes(n, size, seeded(1)))
+
+
+def test_shapes_of_a_bad_size_are_refused() -> None:
+    for n, size in ((0, 16), (1, 7)):
+        with pytest.raises(ValueError, match=f"size at least 8, got n={n}, size={size}"):
+            shapes(n, size)
 
 
 @pytest.mark.parametrize("curve", CURVES)
