@@ -90,7 +90,7 @@ def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page
         if keep and (address, scheme) in kept:
             return kept[address, scheme]
         context = browser.new_context(viewport=WIDE, color_scheme=scheme, service_workers="block")
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)  # a busy machine
         log = Log(context)
         page = context.new_page()
         page.goto(address)
