@@ -129,8 +129,10 @@ def test_sigma_against_exact_fractions(b: Tensor, eta: float) -> None:
         beta_tilde = (1 - bars[to]) / (1 - bars[t]) * beta
         # T log1p summed, each off by a rounding of a sum of up to |log alpha_bar|: see test_schedule
         tol = 40 * s.T * EPS * max(1.0, float(-s.log_alpha_bars[t])) / min(1.0, float(beta))
-        assert float(ddim_sigma(s, t, to, eta)) == pytest.approx(eta * math.sqrt(beta_tilde), rel=tol)
-        assert float(ddim_sigma(s, t, to, "sigma_hat")) == pytest.approx(math.sqrt(beta), rel=tol)
+        assert float(ddim_sigma(s, t, to, eta)) == pytest.approx(
+            eta * math.sqrt(beta_tilde), rel=tol, abs=1e-300
+        )
+        assert float(ddim_sigma(s, t, to, "sigma_hat")) == pytest.approx(math.sqrt(beta), rel=tol, abs=0.0)
 
 
 def test_sigma_of_neighbours_is_the_posterior_deviation() -> None:
@@ -144,6 +146,17 @@ def test_sigma_of_neighbours_is_the_posterior_deviation() -> None:
     )
 
 
+def test_sigma_near_the_data_has_all_its_digits() -> None:
+    """Five steps of 1e-12: 1 - alpha_bar from a stored alpha_bar would have four digits, and so would sigma."""
+    s = NoiseSchedule.constant(T=5, beta=1e-12)
+    beta = Fraction(float(s.betas[1]))
+    for t, to in itertools.combinations(range(5, 0, -1), 2):
+        noise_t, noise_s, jump = (1 - (1 - beta) ** i for i in (t, to, t - to))
+        want = math.sqrt(noise_s / noise_t * jump)
+        # a dozen roundings
+        assert float(ddim_sigma(s, t, to, 1.0)) == pytest.approx(want, rel=50 * EPS, abs=0.0)
+
+
 def test_turn_is_accurate_where_the_difference_is_not() -> None:
     """1 - alpha_bar_s - sigma^2 leaves 1e-26 of 1e-10 here: in float64 the difference would be noise, or negative."""
     s = NoiseSchedule(torch.tensor([1e-10, 1 - 1e-6], dtype=torch.float64))
@@ -151,9 +164,8 @@ def test_turn_is_accurate_where_the_difference_is_not() -> None:
     keep = Fraction(1) - Fraction(s.betas[2].item())
     exact = math.sqrt(keep) * float(noise) / math.sqrt(1 - signal * keep)
     turn = ddim_jumps(s, [(2, 1)], 1.0)[0].target[1]
-    assert turn == pytest.approx(
-        exact, rel=1e-9
-    )  # log alpha_bar_2 = -13.8 has a rounding of 2e-15 of log(1e-6)
+    # beta_2 is stored with a rounding of 1e-16, of the 1e-6 that it leaves
+    assert turn == pytest.approx(exact, rel=1e-9, abs=0.0)
 
 
 @given(betas)
@@ -203,9 +215,8 @@ def test_the_parts_are_the_papers_and_add_up(eta: Any) -> None:
         noise_part=sigma * noise,
     )
     for name, part in step._asdict().items():
-        torch.testing.assert_close(
-            part, getattr(want, name), rtol=1e-12, atol=1e-12
-        )  # float64, a dozen roundings
+        # float64, a dozen roundings
+        torch.testing.assert_close(part, getattr(want, name), rtol=1e-12, atol=1e-12)
 
 
 def test_without_noise_where_eta_is_zero() -> None:
@@ -303,9 +314,8 @@ def test_the_sampler_is_the_step_repeated(eta: Any) -> None:
         drawn = eta != 0 and s > 0
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) if drawn else torch.zeros_like(x)
         x = ddim_step(LINEAR, x, model(x, torch.full((16,), t)), t, s, eta, noise).x_s
-        torch.testing.assert_close(
-            path[i + 1], x, rtol=1e-11, atol=1e-11
-        )  # 1/sqrt(alpha_bar_T) = 157 in front
+        # 1/sqrt(alpha_bar_T) = 157 in front
+        torch.testing.assert_close(path[i + 1], x, rtol=1e-11, atol=1e-11)
     assert torch.equal(path[0], x_T)
 
 
@@ -462,9 +472,8 @@ def test_sampling_is_eulers_method_downwards() -> None:
     x_bar = x_T / signal[1000]
     for i, (t, s) in enumerate(itertools.pairwise([*ts[::-1], 0])):
         x_bar = x_bar + (bars[s] - bars[t]) * model(x_bar * signal[t], torch.full((5,), t))
-        torch.testing.assert_close(
-            path[i + 1], x_bar * signal[s], rtol=1e-10, atol=1e-12
-        )  # x_bar is 157 times x
+        # x_bar is 157 times x
+        torch.testing.assert_close(path[i + 1], x_bar * signal[s], rtol=1e-10, atol=1e-12)
 
 
 def test_round_trip_error_falls_as_one_over_steps() -> None:
@@ -501,9 +510,8 @@ def test_the_ode_passes_through_the_schedules_own_levels() -> None:
     for t in (1, 500, 1000):
         x_bar, sigma_bar = x / LINEAR.sqrt_alpha_bars[t], float(sigma_bars(LINEAR)[t])
         got, want = ode_rhs(data.eps, x_bar, sigma_bar), data.eps(LINEAR)(x, torch.full((6,), t))
-        torch.testing.assert_close(
-            got, want, rtol=0.0, atol=1e-11
-        )  # eps = (x - signal x_0) / noise, noise >= 0.01
+        # eps = (x - signal x_0) / noise, noise >= 0.01
+        torch.testing.assert_close(got, want, rtol=0.0, atol=1e-11)
     assert torch.equal(ode_rhs(data.eps, x, 0.0), torch.zeros_like(x))
     # continuous there: to first order eps is -sigma_bar times the data's score; what is left out is of order
     # sigma_bar^2 / (the least variance, 0.03), and the rounding of (x - x_0) / sigma_bar is 1e-16 / 1e-5
@@ -552,9 +560,8 @@ def test_dpmpp_2m_is_the_papers_algorithm() -> None:
                 D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
             x, before = sigma[s] / sigma[t] * x - alpha[s] * torch.expm1(-h) * D, x0
         got = dpmpp_2m_sample(LINEAR, model, x_T, S)
-        torch.testing.assert_close(
-            got, x, rtol=1e-11, atol=1e-11
-        )  # x / sqrt(alpha_bar_T), 157 times x, in between
+        # x / sqrt(alpha_bar_T), 157 times x, in between
+        torch.testing.assert_close(got, x, rtol=1e-11, atol=1e-11)
 
 
 # ---- slerp ----------------------------------------------------------------------------------------------------------
@@ -600,9 +607,7 @@ def test_slerp_of_parallel_vectors_is_the_straight_line(dtype: torch.dtype) -> N
         assert slerp(a, b, 0.25).dtype == dtype
     with pytest.raises(ValueError, match=r"b must not point against a: examples \[1\] do"):
         slerp(a, torch.stack([a[0], -3 * a[1], a[2]]), 0.5)
-    line = torch.tensor(
-        [1.0, -2.0], dtype=dtype
-    )  # examples that are single numbers: an arc only where signs agree
+    line = torch.tensor([1.0, -2.0], dtype=dtype)  # single numbers: an arc only where the signs agree
     assert slerp(line, 3 * line, 0.5).tolist() == [2.0, -4.0]
     half = draw(2, 3).to(torch.bfloat16)
     assert slerp(half, half.flip(0), 0.5).dtype == torch.bfloat16
