@@ -124,7 +124,7 @@ def test_sliced_wasserstein_claims_no_error_too_small() -> None:
 
 @pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein])
 def test_a_true_sample_is_at_the_floor_and_a_wrong_one_above(distance: Distance) -> None:
-    n = 2000
+    n = 1000
     floor, truth, sample = noise_floor(distance, normal(2 * n, 2, 0)), normal(n, 2, 1), normal(n, 2, 2)
     assert abs(distance(sample, truth).excess(floor)) < 3
     for wrong in (1.3 * sample, sample + 0.3, sample.abs()):

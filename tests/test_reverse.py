@@ -412,6 +412,15 @@ def test_no_gradient_is_kept_and_inference_mode_is_fine() -> None:
     assert torch.equal(a, ddpm_sample(LINEAR, lambda x, t: 0.5 * x, x_T, steps=3, generator=same))
 
 
+def test_sampling_in_inference_mode_does_not_spoil_the_schedule_for_training() -> None:
+    s, x_T = NoiseSchedule.linear(50), draws()[0]
+    with torch.inference_mode():
+        ddpm_sample(s, gaussian_model(s), x_T)
+    weight = torch.ones(1, dtype=F64, requires_grad=True)
+    predict_x0(s, x_T, 5, weight * x_T).sum().backward()
+    assert weight.grad is not None
+
+
 class Ops(TorchDispatchMode):
     """Every operation that reaches the device, by name."""
 
