@@ -104,15 +104,18 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     if not path.suffix:
         path = SHIPPED / f"{path}.safetensors"
     content = path.read_bytes()
-    tensors, header = _read_tensors(content, path), _header(content)
+    tensors = _read_tensors(content, path)
     try:
+        header = _header(content)
+        digest = header.pop("sha256")
         with torch.device("meta"):  # shapes without numbers: the numbers come from the file
             model = NETWORKS[header["network"]](**header["config"])
-        provenance, digest, betas = header["provenance"], header["sha256"], tensors.pop(BETAS)
-    except (KeyError, TypeError) as error:
+        provenance, betas = header["provenance"], tensors[BETAS]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} does not hold a network of diffnotes: {error!r}") from error
-    if digest != _digest({**tensors, BETAS: betas}):
-        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one in its header")
+    if digest != _digest(tensors, header):
+        raise ValueError(f"{path} is damaged: the SHA-256 of its content is not the one in its header")
+    del tensors[BETAS]
     check_shapes(path, tensors, model)
     model.load_state_dict(
         {name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True
@@ -130,8 +133,8 @@ def model_bytes(
         "network": type(model).__name__,
         "config": getattr(model, "config", {}),
         "provenance": dict(provenance or {}),
-        "sha256": _digest(tensors),
     }
+    header["sha256"] = _digest(tensors, header)
     # one entry only: safetensors writes several in an order that changes from call to call, and bytes are to be alike
     return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
 
@@ -253,9 +256,9 @@ def _header(content: bytes) -> dict[str, Any]:
     return header
 
 
-def _digest(tensors: Tensors) -> str:
-    """SHA-256 of names, types, shapes and numbers."""
-    digest = hashlib.sha256()
+def _digest(tensors: Tensors, header: Mapping[str, Any]) -> str:
+    """SHA-256 of the header, and of the names, types, shapes and numbers of the tensors."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
