@@ -1,9 +1,12 @@
-"""Data to diffuse: curves in the plane that a network has to learn, and mixtures whose every answer is known.
+"""Data to diffuse: curves in the plane that a network has to learn, mixtures whose every answer is known, images.
 
-Everything is standardised: mean 0 and variance 1 in each coordinate, of the distribution and not of the sample, so that
-the numbers of one draw can be compared with those of another. A diffusion that keeps variance then keeps it at 1.
+What is in the plane or on a line is standardised: mean 0 and variance 1 in each coordinate, of the distribution and
+not of the sample, so that the numbers of one draw can be compared with those of another. A diffusion that keeps
+variance then keeps it at 1.
 
 The curves are samplers. The mixtures are `GaussianMixture`s: sample them, or ask them for the truth.
+
+Two sets of images come with them, as their authors made them. Their pixels are put on [-1, 1].
 
 >>> generator = torch.Generator().manual_seed(0)
 >>> swiss_roll(1000, generator).shape
@@ -13,14 +16,19 @@ True
 """
 
 import math
+import tarfile
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
 
 Plane = Float[Tensor, "n 2"]
+Split = Literal["train", "test"]
 
 
 def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) -> Plane:
@@ -52,7 +60,9 @@ def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
     Raises:
         ValueError: K < 1, or noise outside (0, 1).
     """
-    _check(K, noise)
+    if K < 1:
+        raise ValueError(f"K must be at least 1, got {K}")
+    _check(1, noise)
     if noise == 0:
         raise ValueError("noise must be positive for the humps to overlap, got 0")
     middles = (torch.arange(K, dtype=torch.float64) + 0.5) / K
@@ -133,6 +143,124 @@ def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[
     cross = torch.maximum(torch.minimum(dx, dy) - r / 3, torch.maximum(dx, dy) - r)
     outside = torch.where(kind < 1 / 3, disc, torch.where(kind < 2 / 3, square, cross))  # < 0 inside
     return (1 - size * outside).clamp(-1, 1)[:, None]  # an edge one or two pixels wide
+
+
+# ---- photographs of clothes, and of ten other things ----------------------------------------------------------
+
+GARMENTS = (
+    "T-shirt",
+    "trousers",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+_FASHION_SUMS = {  # of what is inside each file
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+_FASHION_MIRRORS = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+)
+_SHIPPED = Path(__file__).parent / "fashion_mnist"  # the test set
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_CIFAR_SUM = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+
+class Images(NamedTuple):
+    """Images with their labels."""
+
+    x: Float[Tensor, "n channels height width"]  # float32, pixel k of 0 .. 255 as k / 127.5 - 1
+    y: Int[Tensor, " n"]  # int64, 0 .. 9
+
+
+def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: bool = False) -> Images:
+    """Fashion-MNIST: 60,000 pictures of clothes to train on and 10,000 to test with, 28 x 28, one channel.
+
+    The test set comes with the package. The training set is taken from `folder`, from Debian's package
+    dataset-fashion-mnist, or from what was downloaded earlier; otherwise it is downloaded (26 MB).
+
+    Args:
+        folder: where the files are, or are downloaded to (default: `diffnotes.download.cache_folder()`).
+        progress: show a bar while downloading.
+
+    Raises:
+        ValueError: a file is not the published one, by its SHA-256, or there is no such split.
+        OSError: the files are not here, and no mirror answers.
+
+    Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT licence. What the labels mean is in `GARMENTS`.
+
+    >>> images, labels = fashion_mnist("test")
+    >>> images.shape, float(images.min()), float(images.max()), GARMENTS[int(labels[0])]
+    (torch.Size([10000, 1, 28, 28]), -1.0, 1.0, 'ankle boot')
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    part = "train" if split == "train" else "t10k"
+    images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)[16:]  # after the sizes
+    labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)[8:]
+    return Images(_unit(_bytes(images).reshape(-1, 1, 28, 28)), _bytes(labels).long())
+
+
+def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes:
+    """The content of one of the four files, checked."""
+    places = [_SHIPPED, _DEBIAN, cache_folder() / "fashion-mnist"] if folder is None else [Path(folder)]
+    found = [place / name for place in places if (place / name).exists()]
+    path = found[0] if found else places[-1] / name
+    if not found:
+        fetch(
+            path,
+            [mirror + name for mirror in _FASHION_MIRRORS],
+            _FASHION_SUMS[name],
+            gz=True,
+            progress=progress,
+        )
+    return check(path, _FASHION_SUMS[name], gz=True)
+
+
+def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = False) -> Images:
+    """CIFAR-10: 50,000 colour pictures of ten kinds of things to train on and 10,000 to test with, 32 x 32.
+
+    Args:
+        folder: where `cifar-10-binary.tar.gz` is, or is downloaded to: 170 MB (default:
+            `diffnotes.download.cache_folder()`).
+        progress: show a bar while downloading.
+
+    Raises:
+        ValueError: the file is not the published one, by its SHA-256, or there is no such split.
+        OSError: the file is not here, and its server does not answer.
+
+    Source: Krizhevsky 2009, *Learning multiple layers of features from tiny images*.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    path = Path(folder or cache_folder()) / "cifar-10-binary.tar.gz"
+    fetch(path, [_CIFAR_URL], _CIFAR_SUM, progress=progress)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    content = b""
+    with tarfile.open(path) as archive:
+        for name in names:
+            file = archive.extractfile(f"cifar-10-batches-bin/{name}")
+            assert file is not None  # the archive is the published one
+            content += file.read()
+    rows = _bytes(content).reshape(-1, 1 + 3 * 32 * 32)  # the label, then the red, green and blue pixels
+    return Images(_unit(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
+
+
+def _bytes(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 # ---- small pieces ---------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from diffnotes.reverse import (
     Jump,
-    NoisePredictor,
     _same_shape,
     host_levels,
     jump_pairs,
@@ -41,7 +40,7 @@ from diffnotes.reverse import (
     walk,
     warn_unless_prior,
 )
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Spacing, Time, _has_values
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Time, _has_values
 
 Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
 Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T

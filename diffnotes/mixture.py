@@ -41,7 +41,7 @@ from torch.nn.functional import one_hot
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, _has_values
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
-NoisePredictor = Callable[[Tensor, Time], Tensor]
+ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that takes one t for all rows, too
 Points = Float[Tensor, "*points dim"]
 PerPoint = Float[Tensor, "*points"]
 Query = tuple[Tensor, Tensor, Tensor]  # x, the factor of x_0 in it and the variance of its noise, row by row
@@ -55,7 +55,7 @@ class Oracle(ABC):
     def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """E[x_0 | x_t]."""
 
-    def eps(self, schedule: NoiseSchedule) -> NoisePredictor:
+    def eps(self, schedule: NoiseSchedule) -> ExactPredictor:
         """The best noise predictor there is, `model(x_t, t)` = E[eps | x_t], shaped like `x_t` and in its dtype.
 
         The simple loss reaches its least value at this function. `t` is int64 of shape (batch,), or an int.

@@ -31,7 +31,6 @@ from torch.special import log_ndtr
 
 from diffnotes.forward import prior_kl, q_sample
 from diffnotes.reverse import (
-    NoisePredictor,
     Variance,
     _per_example,
     _same_device,
@@ -40,7 +39,7 @@ from diffnotes.reverse import (
     q_posterior,
     reverse_variance,
 )
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, PerStep, Time, _has_values
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, _has_values
 
 Decoder = Literal["gaussian", "discrete"]
 

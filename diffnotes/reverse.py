@@ -18,7 +18,7 @@ sampler with it:
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -28,9 +28,8 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm.auto import tqdm
 
-from diffnotes.schedule import Batch, NoiseSchedule, PerStep, Spacing, Time, timesteps
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Time, timesteps
 
-NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t)
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
 

@@ -13,6 +13,7 @@ NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
+NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t), t of shape (batch,)
 PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
 
 

@@ -22,8 +22,7 @@ from diffnotes.objective import (
     simple_loss,
     vlb_terms,
 )
-from diffnotes.reverse import NoisePredictor
-from diffnotes.schedule import NoiseSchedule
+from diffnotes.schedule import NoisePredictor, NoiseSchedule
 
 F64 = torch.float64
 steady = settings(deadline=None)  # a busy machine must not fail a test
