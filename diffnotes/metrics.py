@@ -42,7 +42,12 @@ class Estimate(NamedTuple):
         return (self.value - floor.value) / math.hypot(self.stderr, floor.stderr)
 
     def __str__(self) -> str:
-        return f"{self.value:.2g} ± {self.stderr:.1g}"
+        """The standard error to one digit, and the value to the same place."""
+        if not 0 < self.stderr < math.inf:
+            return f"{self.value:.2g} ± {self.stderr:.1g}"
+        error = float(f"{self.stderr:.1g}")
+        places = max(0, -math.floor(math.log10(error)))
+        return f"{round(self.value, places) + 0.0:.{places}f} ± {error:.{places}f}"  # + 0.0: no -0.00
 
 
 def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimate:

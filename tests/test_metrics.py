@@ -139,7 +139,11 @@ def test_the_floor_is_the_distance_of_the_halves() -> None:
 
 def test_excess_counts_standard_errors_of_the_difference() -> None:
     assert Estimate(1.0, 0.3).excess(Estimate(0.0, 0.4)) == pytest.approx(2.0)
-    assert str(Estimate(0.01234, 0.00056)) == "0.012 ± 0.0006"
+    assert str(Estimate(0.01234, 0.00056)) == "0.0123 ± 0.0006"
+    assert str(Estimate(-0.00001, 0.00056)) == "0.0000 ± 0.0006"
+    assert str(Estimate(12.34, 0.096)) == "12.3 ± 0.1"
+    assert str(Estimate(12.34, 3.0)) == "12 ± 3"
+    assert str(Estimate(0.25, 0.0)) == "0.25 ± 0"
 
 
 # ---- use ------------------------------------------------------------------------------------------------

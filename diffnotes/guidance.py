@@ -1,0 +1,44 @@
+"""Asking for one class, and asking for it louder: classifier-free guidance.
+
+A network that was trained with some of its labels dropped answers two questions: what noise is in x_t if it shows class
+y, and what noise is in it if nothing is known. The difference of the two answers is what the label adds, and guidance
+adds more of it.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from diffnotes.nets import Network
+from diffnotes.schedule import NoisePredictor
+
+
+def guided(model: Network, y: Int[Tensor, " batch"], scale: float = 0.0) -> NoisePredictor:
+    """The noise predictor for samples of the classes `y`: (1 + w) eps(x_t, t, y) - w eps(x_t, t).
+
+    Args:
+        model: a network with classes.
+        y: a class for each sample, in 0 .. classes-1; it fixes the batch size.
+        scale: the paper's w, at least -1. 0 is the plain conditional model and -1 the model without a label, each with
+            one call of the network a step; otherwise both are asked, in one call of twice the batch.
+
+    Raises:
+        ValueError: the network has no classes, y is not one of them, or scale < -1.
+
+    Source: Ho, Salimans 2022, eq. 6. (Where others write s eps(x, t, y) + (1 - s) eps(x, t), s is 1 + w.)
+    """
+    if not model.classes:
+        raise ValueError(f"model must have classes, got a {type(model).__name__} without")
+    if scale < -1:
+        raise ValueError(f"scale must be at least -1, got {scale}")
+    nothing = torch.full_like(y, model.classes)
+    both = torch.cat([y, nothing])
+
+    def predictor(x_t: Tensor, t: Tensor) -> Tensor:
+        if scale == 0 or scale == -1:
+            eps: Tensor = model(x_t, t, y if scale == 0 else nothing)
+            return eps
+        with_label, without = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return torch.lerp(without, with_label, 1 + scale)  # (gen-guidance)
+
+    return predictor
