@@ -13,7 +13,7 @@ from diffnotes.nets import Network
 from diffnotes.schedule import NoisePredictor
 
 
-def guided(model: Network, y: Int[Tensor, " batch"], scale: float = 0.0) -> NoisePredictor:
+def guided(model: Network, y: Int[Tensor, " batch"], scale: float | int = 0) -> NoisePredictor:
     """The noise predictor for samples of the classes `y`: (1 + w) eps(x_t, t, y) - w eps(x_t, t).
 
     Args:

@@ -1,0 +1,45 @@
+"""guidance.py: against the formula, written out with two calls."""
+
+import pytest
+import torch
+
+from diffnotes.guidance import guided
+from diffnotes.nets import MLP, UNet
+
+
+def network():
+    torch.manual_seed(0)
+    net = UNet(channels=1, T=10, width=4, multipliers=(1, 2), classes=3).eval()
+    for weights in net.parameters():  # an untrained network predicts 0, whatever the label
+        if not weights.any():
+            torch.nn.init.normal_(weights, std=0.1)
+    return net.requires_grad_(False)
+
+
+@pytest.mark.parametrize("scale", [-1, -0.5, 0, 0.7, 3])
+def test_it_is_the_formula(scale):
+    net, x = network(), torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    t, y = torch.tensor([1, 4, 7, 10]), torch.tensor([0, 1, 2, 2])
+    with_label, without = net(x, t, y), net(x, t)
+    assert (with_label - without).abs().max() > 0.01  # the label matters
+    expected = (1 + scale) * with_label - scale * without
+    # a batch of 8 and one of 4 may be summed in another order: float32 rounding, a few operations deep
+    torch.testing.assert_close(guided(net, y, scale)(x, t), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(-1, [4]), (0, [4]), (2.0, [8])])
+def test_it_costs_one_call_a_step(scale, calls):
+    net, seen = network(), []
+    net.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    guided(net, torch.tensor([0, 1, 2, 2]), scale)(torch.zeros(4, 1, 4, 4), torch.tensor([1, 1, 1, 1]))
+    assert seen == calls
+
+
+def test_bad_input_is_refused():
+    y = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="model must have classes, got a MLP without"):
+        guided(MLP(dim=2, T=10), y)
+    with pytest.raises(ValueError, match="scale must be at least -1, got -2"):
+        guided(network(), y, -2.0)
+    with pytest.raises(ValueError, match=r"y must lie in 0\.\.3"):
+        guided(network(), y + 3)(torch.zeros(2, 1, 4, 4), torch.tensor([1, 1]))
