@@ -16,14 +16,15 @@ renamed: a rename happens or does not, so a folder with the right name is whole.
 which they are of no use), and a header: which network to build, where the weights come from, and the checksum.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -37,6 +38,7 @@ SHIPPED = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
 BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
 Tensors = Mapping[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Loaded(NamedTuple):
@@ -69,21 +71,26 @@ def save_model(
         ValueError: a weight is not finite, or not any more once it is stored as `dtype`.
         OSError: the disk is full or refuses; what was at `path` is untouched.
     """
-    tensors = {name: value.to(dtype or value.dtype) for name, value in model.state_dict().items()}
+    save_weights(path, model, provenance, dtype, _with_betas({}, schedule))
+
+
+def save_weights(
+    path: str | Path,
+    model: nn.Module,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    beside: Tensors | None = None,
+) -> None:
+    """`save_model` for a network of any kind that has a `config`, with the tensors `beside` its weights as they are."""
+    tensors = {
+        name: value.to(dtype) if dtype and value.is_floating_point() else value  # counters stay integers
+        for name, value in model.state_dict().items()
+    }
     if bad := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
         raise ValueError(
             f"weights to save must be finite in {dtype or 'their own dtype'}, not so: {', '.join(bad)}"
         )
-    path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, model_bytes(model, tensors, schedule, provenance))
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"weights could not be written ({error.strerror})", str(path)) from error
+    write_file(path, _weights_bytes(model, {**tensors, **(beside or {})}, provenance), "weights")
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
@@ -100,6 +107,20 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     >>> type(net).__name__, schedule.T, provenance["data"]
     ('MLP', 1000, 'diffnotes.data.swiss_roll')
     """
+    model, provenance, beside = load_weights(path, NETWORKS, device, [BETAS])
+    return Loaded(model, NoiseSchedule(beside[BETAS]).to(device), provenance)
+
+
+def load_weights(
+    path: str | Path,
+    networks: Mapping[str, type[Module]],
+    device: torch.device | str = "cpu",
+    beside: Sequence[str] = (),
+) -> tuple[Module, dict[str, Any], dict[str, Tensor]]:
+    """One of `networks`, its provenance, and the tensors `beside` its weights, from a file of `save_weights`.
+
+    The network is in float32 and in evaluation mode. Names and errors are those of `load_model`.
+    """
     path = Path(path)
     if not path.suffix:
         path = SHIPPED / f"{path}.safetensors"
@@ -109,26 +130,34 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
         header = _header(content)
         digest = header.pop("sha256")
         with torch.device("meta"):  # shapes without numbers: the numbers come from the file
-            model = NETWORKS[header["network"]](**header["config"])
-        provenance, betas = header["provenance"], tensors[BETAS]
+            model = networks[header["network"]](**header["config"])
+        provenance: dict[str, Any] = header["provenance"]
+        others = {name: tensors[name] for name in beside}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} does not hold a network of diffnotes: {error!r}") from error
     if digest != _digest(tensors, header):
         raise ValueError(f"{path} is damaged: the SHA-256 of its content is not the one in its header")
-    del tensors[BETAS]
-    check_shapes(path, tensors, model)
-    model.load_state_dict(
-        {name: value.to(device, torch.float32) for name, value in tensors.items()}, assign=True
-    )
-    return Loaded(model.eval(), NoiseSchedule(betas).to(device), provenance)
+    weights = {name: value for name, value in tensors.items() if name not in others}
+    check_shapes(path, weights, model)
+    for name, value in weights.items():
+        weights[name] = value.to(device, torch.float32 if value.is_floating_point() else value.dtype)
+    model.load_state_dict(weights, assign=True)
+    return model.eval(), provenance, others
 
 
 def model_bytes(
     model: nn.Module, tensors: Tensors, schedule: NoiseSchedule, provenance: Mapping[str, Any] | None = None
 ) -> bytes:
     """The content of a weights file: `tensors`, which are weights of `model`, and the header that explains them."""
+    return _weights_bytes(model, _with_betas(tensors, schedule), provenance)
+
+
+def _with_betas(tensors: Tensors, schedule: NoiseSchedule) -> Tensors:
+    return {**tensors, BETAS: schedule.betas[1:]}
+
+
+def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, Any] | None) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    tensors[BETAS] = schedule.betas[1:].cpu().contiguous()
     header = {
         "network": type(model).__name__,
         "config": getattr(model, "config", {}),
@@ -221,6 +250,25 @@ def _step(path: Path) -> int:
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------
+
+
+def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
+    """Write a file so that it appears whole or not at all, and what was there before stays until then.
+
+    Raises:
+        OSError: the disk is full or refuses; the message says `what` could not be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(temporary, content)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{what} could not be written ({error.strerror})", str(path)) from error
 
 
 def _write(path: Path, content: bytes) -> None:
