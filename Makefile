@@ -13,6 +13,9 @@ SOURCES  := $(shell find diffnotes -type f ! -path '*/__pycache__/*' | LC_ALL=C 
 CHECKSUM := $(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
 EXECUTED := _build/.executed-with-$(CHECKSUM)
 
+# The notebooks' tensors are small. More threads would not help, and on a busy machine they wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -32,14 +35,14 @@ $(READY): requirements.txt pyproject.toml
 
 book: $(READY) $(EXECUTED)  ## build the executed book into _build/html (FORCE=1: execute every notebook anew)
 	$(if $(FORCE),rm -rf _build/.jupyter_cache)
-	$(BIN)/jupyter-book build . --all -W -n --keep-going
+	$(ONE_THREAD) $(BIN)/jupyter-book build . --all -W -n --keep-going
 $(EXECUTED):
 	@mkdir -p _build
 	rm -rf _build/.jupyter_cache _build/.executed-with-*
 	@touch $@
 
 test: lint types book  ## everything: lint, types, the build, and all tests, the notebooks' outputs among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
 
 lint: $(READY)  ## ruff: rules and format, notebooks too
 	$(BIN)/ruff check .
@@ -53,7 +56,7 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 notebooks: $(READY)  ## run every notebook and save it with its outputs (BOOK=book/01-forward.ipynb: only that)
-	$(BIN)/python tools/notebooks.py $(BOOK)
+	$(ONE_THREAD) $(BIN)/python tools/notebooks.py $(BOOK)
 
 serve: book  ## build, then serve the book on http://localhost:8000
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
