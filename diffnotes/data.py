@@ -189,7 +189,7 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
     dataset-fashion-mnist, or from what was downloaded earlier; otherwise it is downloaded (26 MB).
 
     Args:
-        folder: where the files are, or are downloaded to (default: `diffnotes.download.cache_folder()`).
+        folder: where the training set is, or is downloaded to (default: `diffnotes.download.cache_folder()`).
         progress: show a bar while downloading.
 
     Raises:
@@ -205,24 +205,20 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     part = "train" if split == "train" else "t10k"
-    images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)[16:]  # after the sizes
-    labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)[8:]
-    return Images(_unit(_bytes(images).reshape(-1, 1, 28, 28)), _bytes(labels).long())
+    images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)
+    labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)
+    # before the bytes of an idx file: 4 that say what it is, and 4 for each of its 3 sizes, or 1
+    return Images(_unit(_bytes(images, 16).reshape(-1, 1, 28, 28)), _bytes(labels, 8).long())
 
 
 def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes:
     """The content of one of the four files, checked."""
-    places = [_SHIPPED, _DEBIAN, cache_folder() / "fashion-mnist"] if folder is None else [Path(folder)]
-    found = [place / name for place in places if (place / name).exists()]
-    path = found[0] if found else places[-1] / name
-    if not found:
-        fetch(
-            path,
-            [mirror + name for mirror in _FASHION_MIRRORS],
-            _FASHION_SUMS[name],
-            gz=True,
-            progress=progress,
-        )
+    elsewhere = [_DEBIAN, cache_folder() / "fashion-mnist"] if folder is None else [Path(folder)]
+    places = [place / name for place in (_SHIPPED, *elsewhere)]
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        mirrors = [mirror + name for mirror in _FASHION_MIRRORS]
+        path = fetch(places[-1], mirrors, _FASHION_SUMS[name], gz=True, progress=progress)
     return check(path, _FASHION_SUMS[name], gz=True)
 
 
@@ -245,7 +241,7 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
     path = Path(folder or cache_folder()) / "cifar-10-binary.tar.gz"
     fetch(path, [_CIFAR_URL], _CIFAR_SUM, progress=progress)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    content = b""
+    content = bytearray()
     with tarfile.open(path) as archive:
         for name in names:
             file = archive.extractfile(f"cifar-10-batches-bin/{name}")
@@ -255,8 +251,9 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
     return Images(_unit(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
 
 
-def _bytes(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:
+    writable = content if isinstance(content, bytearray) else bytearray(content)
+    return torch.frombuffer(writable, dtype=torch.uint8, offset=skip)
 
 
 def _unit(pixels: Tensor) -> Tensor:

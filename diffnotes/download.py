@@ -3,13 +3,15 @@
 Of a .gz file the content can be checked, and not the way it was compressed: mirrors compress anew.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -28,7 +30,8 @@ def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progre
     """`path`, downloaded from the first of `urls` that gives what is wanted, unless it is there already.
 
     A download that broke off lies beside it as `path.part` and is taken up where it stopped. The file appears under its
-    own name only when its SHA-256 is right.
+    own name only when its SHA-256 is right. Of several processes that want one file, one downloads and the others wait
+    (where the system has file locks, which Windows lacks).
 
     Args:
         sha256: of the file, or of its content after decompression where `gz` is set.
@@ -36,28 +39,59 @@ def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progre
 
     Raises:
         ValueError: what arrived, or what was there, has another SHA-256; what arrived is deleted.
-        OSError: no address answered; the message has the reason of each.
+        OSError: no address gave the whole file; the message has the reason of each.
     """
-    if path.exists():
-        check(path, sha256, gz)
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if not path.exists():  # nobody else downloaded it while we waited
+                return _first_that_works(path, urls, sha256, gz, progress)
+    check(path, sha256, gz)
+    return path
+
+
+def _first_that_works(path: Path, urls: Sequence[str], sha256: str, gz: bool, progress: bool) -> Path:
     part = path.with_name(path.name + ".part")
     reasons: list[str] = []
+    kind: type[Exception] = OSError
     for url in urls:
         try:
-            _download(url, part, progress)
-            check(part, sha256, gz)
-        except ValueError as error:  # from here only another address helps
-            part.unlink()
+            _whole(url, part, sha256, gz, progress)
+        except ValueError as error:
+            kind = ValueError
             reasons.append(f"{url}: {error}")
-        except OSError as error:
-            reasons.append(f"{url}: {error}")
+        except (OSError, HTTPException) as error:
+            reasons.append(f"{url}: {error or type(error).__name__}")
         else:
             os.replace(part, path)
             return path
-    kind = ValueError if any("SHA-256" in reason for reason in reasons) else OSError
-    raise kind(f"{path.name} could not be had: " + "; ".join(reasons))
+    raise kind(f"{path.name} could not be downloaded: " + "; ".join(reasons))
+
+
+def _whole(url: str, part: Path, sha256: str, gz: bool, progress: bool) -> None:
+    """Download what `part` lacks, and check all of it. A beginning that does not fit is thrown away, once."""
+    resumed = part.exists()
+    _download(url, part, progress)
+    try:
+        check(part, sha256, gz)
+    except ValueError:
+        part.unlink()
+        if not resumed:
+            raise
+        _whole(url, part, sha256, gz, progress)  # the beginning may have been of another address's file
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is downloading `path`. The lock falls with its process, however that ends."""
+    try:
+        from fcntl import LOCK_EX, flock
+    except ImportError:
+        yield
+        return
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        flock(lock, LOCK_EX)
+        yield
 
 
 def check(path: Path, sha256: str, gz: bool = False) -> bytes:

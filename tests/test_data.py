@@ -1,14 +1,36 @@
-"""data.py: shapes, seeds, moments that are exact and not the sample's, and every refusal."""
+"""data.py: shapes, seeds, moments that are exact and not the sample's, images byte by byte, and every refusal."""
 
+import gzip
+import hashlib
+import io
 import math
+import struct
+import tarfile
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffnotes.data import labelled_moons, mixture_1d, mixture_2d, ring, shapes, swiss_roll, two_moons
+from diffnotes import data as module
+from diffnotes.data import (
+    GARMENTS,
+    cifar10,
+    fashion_mnist,
+    labelled_moons,
+    mixture_1d,
+    mixture_2d,
+    ring,
+    shapes,
+    swiss_roll,
+    two_moons,
+)
 from diffnotes.mixture import GaussianMixture
 
 EPS = 2.0**-53
@@ -192,3 +214,180 @@ def test_a_bad_ring_is_refused() -> None:
     for std in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match=rf"std must lie in \(0, 1\), got {std}"):
             ring(8, std)
+
+
+# ---- images -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The network is cut, Debian's package is not here, and nothing was downloaded: the empty cache folder."""
+
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        raise urllib.error.URLError("the network is cut")
+
+    monkeypatch.setattr(urllib.request, "urlopen", cut)
+    monkeypatch.setattr(module, "_DEBIAN", tmp_path / "no-debian")
+    monkeypatch.setenv("DIFFNOTES_DATA", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def idx(content: bytes) -> np.ndarray:
+    """An idx file by its format: two zeros, the type, the number of axes, their sizes big end first, the numbers."""
+    zero, kind, axes = struct.unpack(">HBB", content[:4])
+    assert (zero, kind) == (0, 8)  # unsigned bytes
+    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+    return np.array(list(content[4 + 4 * axes :]), dtype=np.int64).reshape(shape)
+
+
+def as_idx(numbers: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{numbers.ndim}I", 0, 8, numbers.ndim, *numbers.shape) + bytes(
+        numbers.flatten().tolist()
+    )
+
+
+def test_the_test_images_come_with_the_package(no_network: Path) -> None:
+    for folder in (None, no_network):
+        x, y = fashion_mnist("test", folder=folder)
+        assert (x.shape, x.dtype) == ((10_000, 1, 28, 28), torch.float32)
+        assert (y.shape, y.dtype) == ((10_000,), torch.int64)
+        assert y.bincount().tolist() == [1000] * 10
+    assert not no_network.exists()
+    shipped = Path(module.__file__).parent / "fashion_mnist"
+    pixels = idx(gzip.decompress((shipped / "t10k-images-idx3-ubyte.gz").read_bytes()))
+    labels = idx(gzip.decompress((shipped / "t10k-labels-idx1-ubyte.gz").read_bytes()))
+    assert torch.equal(y, torch.from_numpy(labels))
+    # float32 rounds k / 127.5, up to 2, by at most 2^-24, and the difference, up to 1, by half of that
+    assert_close(x[:, 0].double(), torch.from_numpy(pixels).double() / 127.5 - 1, rtol=0, atol=1.5 * 2.0**-24)
+    assert torch.equal(
+        ((x + 1) * 127.5).round().long()[:, 0], torch.from_numpy(pixels)
+    )  # each byte comes back
+    assert len(GARMENTS) == 10
+
+
+def test_what_the_labels_mean(no_network: Path) -> None:
+    """Trousers leave a gap between the legs, a bag fills the width, a boot is high and a sandal low and thin."""
+    x, y = fashion_mnist("test")
+    mean = {name: (x[y == i].mean(0)[0] + 1) / 2 for i, name in enumerate(GARMENTS)}
+    legs = mean["trousers"][20:26]
+    assert legs[:, 13:15].mean() < 0.8 * legs[:, [10, 11, 16, 17]].mean()
+    assert mean["bag"][14:22].mean() == max(image[14:22].mean() for image in mean.values())
+    assert mean["ankle boot"][6:12, 14:22].mean() > 2 * mean["sneaker"][6:12, 14:22].mean()
+    shoes = ("sandal", "sneaker", "ankle boot")
+    assert mean["sandal"].mean() == min(mean[name].mean() for name in shoes)
+
+
+def test_without_files_and_network_there_is_one_clear_error(no_network: Path) -> None:
+    with pytest.raises(
+        OSError, match=r"train-images-idx3-ubyte.gz could not be downloaded: .*cut.*; http.*cut"
+    ):
+        fashion_mnist("train")
+    with pytest.raises(
+        OSError, match=r"cifar-10-binary.tar.gz could not be downloaded: .*the network is cut"
+    ):
+        cifar10("test")
+
+
+def published(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray, labels: np.ndarray) -> dict[str, bytes]:
+    """Two small files, by the names and with the sums of the training set's."""
+    files = {}
+    for name, numbers in (("images-idx3", pixels), ("labels-idx1", labels)):
+        content = as_idx(numbers)
+        monkeypatch.setitem(
+            module._FASHION_SUMS, f"train-{name}-ubyte.gz", hashlib.sha256(content).hexdigest()
+        )
+        files[f"train-{name}-ubyte.gz"] = gzip.compress(content)
+    return files
+
+
+def test_the_training_set_is_looked_for_in_three_places(
+    no_network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Pixels and labels that are all unlike, so that a transposed axis or a shifted label shows."""
+    pixels = np.arange(2 * 28 * 28).reshape(2, 28, 28) % 255
+    files = published(monkeypatch, pixels, np.array([7, 3]))
+    for folder, given in (
+        (no_network / "fashion-mnist", None),
+        (tmp_path / "no-debian", None),
+        (tmp_path / "own",) * 2,
+    ):
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        x, y = fashion_mnist("train", folder=given)
+        assert y.tolist() == [7, 3]
+        assert torch.equal(((x + 1) * 127.5).round().long()[:, 0], torch.from_numpy(pixels))
+        for name in files:
+            (folder / name).unlink()
+    with pytest.raises(OSError, match="could not be downloaded"):
+        fashion_mnist("train")
+
+
+def test_a_file_that_is_not_the_published_one(
+    no_network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = published(monkeypatch, np.zeros((2, 28, 28), dtype=int), np.array([1, 2]))
+    for name in files:
+        (tmp_path / name).write_bytes(gzip.compress(b"something else"))
+    found = hashlib.sha256(b"something else").hexdigest()
+    with pytest.raises(ValueError, match=rf"SHA-256 of .*images.* must be [0-9a-f]{{64}}, got {found}"):
+        fashion_mnist("train", folder=tmp_path)
+
+
+def test_what_is_missing_is_downloaded_to_the_folder(
+    no_network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both files, from the second mirror where the first fails; where they go, they are found the next time."""
+    pixels, labels = np.full((2, 28, 28), 255), np.array([0, 9])
+    files, asked = published(monkeypatch, pixels, labels), []
+
+    class Answer(io.BytesIO):
+        status, headers = 200, {}
+
+    def second_only(request: urllib.request.Request, timeout: float) -> Answer:
+        asked.append(request.full_url)
+        if request.full_url.startswith(module._FASHION_MIRRORS[0]):
+            raise urllib.error.URLError("down")
+        return Answer(files[request.full_url.rsplit("/", 1)[1]])
+
+    monkeypatch.setattr(urllib.request, "urlopen", second_only)
+    for _ in range(2):
+        x, y = fashion_mnist("train", folder=tmp_path)
+        assert y.tolist() == [0, 9]
+        assert bool((x == 1).all())
+    assert asked == [mirror + name for name in files for mirror in module._FASHION_MIRRORS]
+
+
+def test_cifar10_is_read_as_its_authors_describe_it(
+    no_network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A row is a label, then 1024 red, 1024 green and 1024 blue bytes, each picture row by row."""
+    rows = np.random.default_rng(0).integers(0, 256, (12, 3073))
+    rows[:, 0] = np.arange(12) % 10
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for i in reversed(range(6)):  # in an order that is not theirs
+            name = f"data_batch_{i + 1}.bin" if i < 5 else "test_batch.bin"
+            content = bytes(rows[2 * i : 2 * i + 2].flatten().tolist())
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    with pytest.raises(ValueError, match=rf"must be {module._CIFAR_SUM}, got [0-9a-f]{{64}}"):
+        cifar10("train", folder=tmp_path)
+    monkeypatch.setattr(module, "_CIFAR_SUM", hashlib.sha256(path.read_bytes()).hexdigest())
+    for split, part in (("train", rows[:10]), ("test", rows[10:])):
+        x, y = cifar10(split, folder=tmp_path)
+        assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+        assert y.tolist() == part[:, 0].tolist()
+        back = ((x + 1) * 127.5).round().long()
+        for i, row in enumerate(part):
+            for channel in range(3):
+                plane = row[1 + 1024 * channel : 1 + 1024 * (channel + 1)]
+                assert back[i, channel].tolist() == [plane[32 * r : 32 * r + 32].tolist() for r in range(32)]
+
+
+@pytest.mark.parametrize("images", [fashion_mnist, cifar10])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_an_unknown_split_is_refused(images: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'valid'"):
+        images("valid")

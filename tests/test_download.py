@@ -1,0 +1,305 @@
+"""download.py, against a local server: what is there is left alone, what broke off resumed, what is wrong refused."""
+
+import errno
+import gzip
+import hashlib
+import http.server
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffnotes import download
+from diffnotes.download import cache_folder, check, fetch
+
+CONTENT = bytes(i * i % 251 for i in range(200_000))
+SUM = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one content at every path, as well or as badly as its attributes say, and keeps count."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.ranges = True  # answers "Range: bytes=N-" with what it asks for
+        self.breaks: list[int] = []  # after so many bytes of an answer, the connection is cut: once each
+        self.status = 0  # answers with this error instead
+        self.chunked = False  # sends no length, and one chunk that is longer than what comes
+        self.asked: list[str | None] = []  # the Range of each request
+        self.sent = 0  # bytes of content
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/file"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
+        if server.status or start >= len(server.content):
+            self.send_error(server.status or 416)
+            return
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            )
+        if server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"fffff\r\n" + body)  # 2^20 - 1 bytes are promised
+            self.close_connection = True
+            return
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.breaks:
+            body = body[: server.breaks.pop(0)]
+        server.sent += len(body)  # before the client knows
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
+    """Two servers on this machine, which no proxy stands before."""
+    monkeypatch.setenv("no_proxy", "*")
+    started = [Server(), Server()]
+    for server in started:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield started
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def server(servers: list[Server]) -> Server:
+    return servers[0]
+
+
+def left_in(folder: Path) -> set[str]:
+    """The files in a folder, but for the lock."""
+    return {path.name for path in folder.iterdir()} - {"file.lock"}
+
+
+# ---- one address ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_downloaded_and_then_left_alone(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    for _ in range(2):
+        assert fetch(path, [server.url], SUM) == path
+        assert path.read_bytes() == CONTENT
+    assert server.asked == [None]
+    assert left_in(path.parent) == {"file"}
+
+
+def test_nothing_is_fetched_where_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: pytest.fail("the network was asked"))
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    assert fetch(path, ["http://nowhere.invalid/"], SUM) == path
+    path.write_bytes(CONTENT[:-1])
+    found = hashlib.sha256(CONTENT[:-1]).hexdigest()
+    with pytest.raises(ValueError, match=rf"the SHA-256 of .*file must be {SUM}, got {found}"):
+        fetch(path, ["http://nowhere.invalid/"], SUM)
+    assert path.exists()  # what the user put there is the user's
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_broke_off_is_taken_up(server: Server, tmp_path: Path, ranges: bool) -> None:
+    """Bytes are counted: a server that knows ranges sends each of them once, one that does not starts again."""
+    server.ranges = ranges
+    path, first = tmp_path / "file", 70_000
+    server.breaks = [first]
+    with pytest.raises(OSError, match=f"broke off after {first} of {len(CONTENT)} bytes"):
+        fetch(path, [server.url], SUM)
+    assert left_in(tmp_path) == {"file.part"}
+    assert (tmp_path / "file.part").read_bytes() == CONTENT[:first]
+    assert server.sent == first
+    fetch(path, [server.url], SUM)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={first}-"]
+    assert server.sent == len(CONTENT) + (0 if ranges else first)
+    assert left_in(tmp_path) == {"file"}
+
+
+def test_it_may_break_off_again_and_again(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    server.breaks = [1, 50_000, 0, 100_000]
+    for whole in (1, 50_001, 50_001, 150_001):
+        with pytest.raises(OSError, match=f"broke off after {whole} of {len(CONTENT)} bytes"):
+            fetch(path, [server.url], SUM)
+    fetch(path, [server.url], SUM)
+    assert path.read_bytes() == CONTENT
+    assert server.sent == len(CONTENT)
+
+
+def test_a_part_that_is_whole_is_not_downloaded(server: Server, tmp_path: Path) -> None:
+    """The process was killed between the last byte and the renaming: the server has nothing left to send (416)."""
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    fetch(tmp_path / "file", [server.url], SUM)
+    assert (server.asked, server.sent) == ([f"bytes={len(CONTENT)}-"], 0)
+    assert left_in(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("stale", [b"\0" * 70_000, b"\0" * 300_000], ids=["shorter", "longer"])
+def test_a_beginning_of_another_file_is_thrown_away(server: Server, tmp_path: Path, stale: bytes) -> None:
+    (tmp_path / "file.part").write_bytes(stale)
+    fetch(tmp_path / "file", [server.url], SUM)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(stale)}-", None]
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_wrong_bytes_are_one_error_with_both_sums(server: Server, tmp_path: Path, gz: bool) -> None:
+    wrong = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
+    server.content = gzip.compress(wrong) if gz else wrong
+    found = hashlib.sha256(wrong).hexdigest()
+    with pytest.raises(ValueError, match=rf"^file could not be downloaded: .*must be {SUM}, got {found}$"):
+        fetch(tmp_path / "file", [server.url], SUM, gz=gz)
+    assert left_in(tmp_path) == set()  # the .part is gone
+    assert server.asked == [None]
+
+
+@pytest.mark.parametrize("garbage", [b"<html>please log in</html>", gzip.compress(CONTENT)[:-9], b""])
+def test_what_does_not_decompress_is_refused(server: Server, tmp_path: Path, garbage: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(garbage)
+    with pytest.raises(ValueError, match=rf"must be {SUM}, got (a file that does not decompress|e3b0c44298)"):
+        check(path, SUM, gz=True)  # e3b0..: nothing decompresses to nothing
+    path.unlink()
+    if garbage:
+        server.content = garbage
+        with pytest.raises(ValueError, match="does not decompress"):
+            fetch(path, [server.url], SUM, gz=True)
+        assert left_in(tmp_path) == set()
+
+
+def test_the_content_counts_and_not_how_it_is_packed(server: Server, tmp_path: Path) -> None:
+    for level in (1, 9):
+        server.content = gzip.compress(CONTENT, level)
+        path = fetch(tmp_path / str(level), [server.url], SUM, gz=True)
+        assert path.read_bytes() == server.content
+        assert check(path, SUM, gz=True) == CONTENT
+    with pytest.raises(ValueError, match=SUM):
+        check(path, SUM)
+
+
+# ---- several addresses ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", ["status", "content", "breaks", "chunked", "nobody", "no address"])
+def test_the_second_mirror_helps(servers: list[Server], tmp_path: Path, failure: str) -> None:
+    first, second = servers
+    url = first.url
+    match failure:
+        case "status":
+            first.status = 503
+        case "content":
+            first.content = CONTENT[::-1]
+        case "breaks":
+            first.breaks = [70_000]
+        case "chunked":
+            first.chunked = True
+        case "nobody":
+            url = "http://127.0.0.1:9/file"  # the port of "discard", where nobody listens
+        case "no address":
+            url = "file"
+    fetch(tmp_path / "file", [url, second.url], SUM)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert second.sent == len(CONTENT) - (70_000 if failure == "breaks" else 0)
+    assert left_in(tmp_path) == {"file"}
+
+
+def test_mirrors_that_pack_differently_do_not_spoil_each_other(servers: list[Server], tmp_path: Path) -> None:
+    """The beginning is of the first mirror's file; the second's does not go on from there."""
+    first, second = servers
+    first.content, second.content = gzip.compress(CONTENT, 1), gzip.compress(CONTENT, 9)
+    first.breaks = [len(first.content) // 2]
+    fetch(tmp_path / "file", [first.url, second.url], SUM, gz=True)
+    assert (tmp_path / "file").read_bytes() == second.content
+    assert second.asked == [f"bytes={len(first.content) // 2}-", None]
+
+
+def test_when_none_helps_every_reason_is_given(servers: list[Server], tmp_path: Path) -> None:
+    first, second = servers
+    first.status, second.status = 404, 503
+    with pytest.raises(OSError, match=r"file could not be downloaded: .*404.*; http.*503") as caught:
+        fetch(tmp_path / "file", [first.url, second.url], SUM)
+    assert not isinstance(caught.value, ValueError)
+    second.status, second.content = 0, b"wrong"
+    with pytest.raises(
+        ValueError, match=rf"404.*; .*must be {SUM}, got {hashlib.sha256(b'wrong').hexdigest()}"
+    ):
+        fetch(tmp_path / "file", [first.url, second.url], SUM)
+
+
+def test_no_network_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    with pytest.raises(
+        OSError, match=r"could not be downloaded: http://a/: .*unreachable.*; http://b/: .*unreach"
+    ):
+        fetch(tmp_path / "file", ["http://a/", "http://b/"], SUM)
+    assert left_in(tmp_path) == set()
+
+
+def test_a_full_disk_is_one_clear_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download.tqdm, "update", full)  # called after each chunk that is written
+    with pytest.raises(OSError, match=r"could not be downloaded: .*No space left on device"):
+        fetch(tmp_path / "file", [server.url], SUM)
+
+
+# ---- around it --------------------------------------------------------------------------------------------------
+
+
+def test_whoever_wants_one_file_at_once_downloads_it_once(server: Server, tmp_path: Path) -> None:
+    """The lock belongs to an open file, so it holds threads apart as it does processes."""
+    pytest.importorskip("fcntl", reason="this system has no file locks")
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(fetch, tmp_path / "file", [server.url], SUM)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.sent == len(CONTENT)
+
+
+def test_the_bar_counts_bytes_and_is_silent_unless_asked(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch(tmp_path / "quiet", [server.url], SUM)
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "shown.part").write_bytes(CONTENT[:150_000])
+    fetch(tmp_path / "shown", [server.url], SUM, progress=True)
+    assert "200k/200k" in capsys.readouterr().err  # what was there counts too
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DIFFNOTES_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "diffnotes"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "diffnotes"
+    monkeypatch.setenv("DIFFNOTES_DATA", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
