@@ -260,3 +260,33 @@ def two_grids(left: Any, right: Any, columns: Sequence[int], left_title: str, ri
         ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(names)), yticklabels=names)
         ax.set(xlabel="steps", title=title)
         ax.spines[:].set_visible(False)
+
+
+# ---- chapter 6 ------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(
+    ax: Axes,
+    rows: Sequence[Any],
+    names: Sequence[str],
+    groups: Sequence[str] = ("",),
+) -> None:
+    """Grey pictures, each row a tensor (n, 1, H, W) of values in [-1, 1], as one sheet with names at the left.
+
+    The n columns may fall into equal groups, with a wider gap between them and a title above each.
+    """
+    height, width = rows[0].shape[-2:]
+    n = len(rows[0]) // len(groups)
+    pad, gap = 1, max(2, width // 4)
+    block = n * (width + pad) + gap
+    sheet = np.ones((len(rows) * (height + pad), len(groups) * block - gap))
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = i * (height + pad), j // n * block + j % n * (width + pad)
+            sheet[top : top + height, left : left + width] = np.asarray(picture.detach().cpu())[0]
+    ax.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_yticks([(i + 0.5) * (height + pad) for i in range(len(rows))], names)
+    ax.set_xticks([(k + 0.5) * block - gap / 2 for k in range(len(groups))], groups)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -47,3 +47,19 @@ def test_unknown_arrows_are_pale() -> None:
     shades = {float(q.X[0]): tuple(Collection.get_facecolor(q)[0][:3]) for q in quivers(ax)}
     assert shades == {1.0: to_rgb(plots.RED), 0.0: to_rgb("#c8c8c8")}
     plt.close()
+
+
+def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
+    _, ax = plt.subplots()
+    rows = [torch.full((4, 1, 2, 3), shade) for shade in (-1.0, 0.5)]
+    rows[1][2] = 0.0
+    plots.contact_sheet(ax, rows, ["above", "below"], ["one", "two"])
+    sheet = np.asarray(ax.images[0].get_array())
+    # two rows of 2 + 1 pixels; two groups of two pictures of 3 + 1, with a gap of two between
+    assert sheet.shape == (6, 18)
+    assert (sheet[0:2, 0:3] == -1).all()
+    assert (sheet[3:5, 4:7] == 0.5).all()
+    assert (sheet[3:5, 10:13] == 0.0).all()  # the third picture is the first of the second group
+    assert (sheet[:, 8:10] == 1).all()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["above", "below"]
+    plt.close()
