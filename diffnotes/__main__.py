@@ -1,106 +1,214 @@
-"""`python -m diffnotes train --preset swiss-roll`: the training runs of this book, each by its name.
+"""Train a network of this book, draw samples from it, evaluate it. Each command tells its options with --help.
 
-A preset is everything that decides the result. The weights it makes are a function of it alone, on one machine.
+    python -m diffnotes train --preset fashion-cpu --folder run --out weights.safetensors
+    python -m diffnotes sample weights.safetensors --classes 0 1 2 3 4 5 6 7 8 9 --out grid.png
+    python -m diffnotes evaluate weights.safetensors --count 1000 --every 27
+
+The same under `torchrun --nproc-per-node N -m diffnotes ...` uses N processes, with a GPU each where there are GPUs.
 """
 
 import argparse
 import dataclasses
+import io
+import json
 import math
 import shlex
 import sys
+import warnings
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 
-from diffnotes.data import fashion_mnist, swiss_roll
-from diffnotes.nets import MLP, Network, UNet
-from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import TrainConfig, fit, save_model
+from diffnotes import distributed, run
+from diffnotes.checkpoint import load_model, write_file
+from diffnotes.data import cifar10, fashion_mnist
+from diffnotes.nets import MLP, Network
+from diffnotes.presets import PRESETS
+from diffnotes.reverse import Variance
+from diffnotes.watch import png
+
+BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28), 3: (cifar10, 32)}
 
 
-@dataclass(frozen=True)
-class Preset:
-    """One run: a schedule, a network for it, the data and their name, the settings, how the weights are stored."""
-
-    schedule: NoiseSchedule
-    network: Callable[[], Network]
-    data: Callable[[], Any]
-    data_name: str
-    config: TrainConfig
-    dtype: torch.dtype = torch.float32
-
-
-def _swiss_roll() -> Preset:
-    """Chapter 2's figure. The betas grow by one factor a step, so that at T/2 the roll can still be made out.
-
-    (With the linear schedule alpha_bar is 0.08 there, and the middle column looks like the last.)
-    """
-    schedule = NoiseSchedule(torch.logspace(math.log10(1e-5), math.log10(0.06), 1000, dtype=torch.float64))
-    config = TrainConfig(steps=4000, batch=1024, rate=3e-3, warmup=100)
-    return Preset(
-        schedule, lambda: MLP(dim=2, T=1000), lambda: swiss_roll, "diffnotes.data.swiss_roll", config
-    )
-
-
-def _fashion_cpu() -> Preset:
-    """Chapter 5's network: 1.1 million weights, 13 times over the training set, about 90 minutes on one CPU core."""
-    config = TrainConfig(
-        steps=12_000, batch=64, rate=1e-3, warmup=500, label_drop=0.1, bf16=True, save_every=500
-    )
-    return Preset(
-        NoiseSchedule.linear(T=1000),
-        lambda: UNet(channels=1, T=1000, width=24, classes=10),
-        lambda: fashion_mnist("train", progress=True),
-        "diffnotes.data.fashion_mnist",
-        config,
-        torch.float16,
-    )
-
-
-PRESETS: dict[str, Callable[[], Preset]] = {"fashion-cpu": _fashion_cpu, "swiss-roll": _swiss_roll}
-
-
-def train(arguments: argparse.Namespace, command: str) -> None:
-    """Run a preset, with checkpoints to resume from if a folder is given, and write the averaged weights."""
+def train(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Run a preset."""
     preset = PRESETS[arguments.preset]()
-    changes = {
-        name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None
+    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
+    config = dataclasses.replace(
+        preset.config, **{name: value for name, value in given.items() if value is not None}
+    )
+    loss = run.train(
+        preset,
+        config,
+        arguments.out,
+        device=device,
+        folder=arguments.folder,
+        data=arguments.data,
+        grid_every=arguments.grid_every,
+        command=command,
+        progress=True,
+    )
+    if distributed.rank() == 0:
+        print(f"{arguments.out}: loss {loss:.4f} over the last eighth of {config.steps} steps")
+
+
+def sample(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Draw samples, and write them as a picture or as numbers."""
+    for path in arguments.out:
+        if path.suffix not in (".png", ".npz"):
+            raise ValueError(f"out must name a .png or an .npz, got {path}")
+    net, schedule, _ = load_model(arguments.weights, device)
+    shape = _shape(net)
+    if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
+        raise ValueError(f"out must name an .npz: samples of shape {shape} are no images")
+    x = run.samples(
+        schedule,
+        net,
+        arguments.count,
+        shape,
+        sampler=arguments.sampler,
+        steps=arguments.steps,
+        eta=arguments.eta,
+        classes=arguments.classes,
+        guidance=arguments.guidance,
+        clip=1.0 if len(shape) == 3 else None,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        progress=True,
+    )
+    for path in arguments.out if distributed.rank() == 0 else ():
+        if path.suffix == ".png":
+            write_file(path, png(x, len(arguments.classes) or math.ceil(math.sqrt(len(x)))))
+        else:
+            content = io.BytesIO()
+            np.savez_compressed(content, x=x.numpy(), y=run.labels(len(x), arguments.classes).numpy())
+            write_file(path, content.getvalue())
+        print(f"{path}: {len(x)} samples")
+
+
+def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Print one object of JSON: bits per dimension on test images, the terms of the bound, and a standard error."""
+    net, schedule, _ = load_model(arguments.weights, device)
+    if len(_shape(net)) != 3:
+        raise ValueError(f"weights must be of a network for images, got an {type(net).__name__}")
+    load, _ = BY_CHANNELS[_shape(net)[0]]
+    with distributed.first_here():
+        x, y = load("test", folder=arguments.data)
+    if arguments.count is not None:
+        x, y = x[: arguments.count], y[: arguments.count]
+    found = run.likelihood(
+        schedule,
+        net,
+        x,
+        y if arguments.conditional else None,
+        variance=arguments.variance,
+        every=arguments.every,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        progress=True,
+    )
+    report: dict[str, Any] = {
+        "weights": str(arguments.weights),
+        "data": f"{load.__name__}, test",
+        "images": len(x),
+        "conditional": arguments.conditional,
+        "variance": arguments.variance,
+        "every": arguments.every,
+        "seed": arguments.seed,
+        **{name: round(value, 6) for name, value in found.items()},
     }
-    config = dataclasses.replace(preset.config, **changes)
-    torch.manual_seed(config.seed)  # of the first weights
-    model = preset.network().to(arguments.device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = fit(preset.schedule, model, preset.data(), config, folder=arguments.folder, progress=True)
-    loss = round(float(trained.losses[-config.steps // 8 :].mean()), 5)
-    provenance = {
-        "command": command,
-        "data": preset.data_name,
-        "schedule": repr(preset.schedule),
-        "settings": dataclasses.asdict(config),
-        "loss": loss,
-        "loss is": "the mean over the last eighth of the training steps",
-        "torch": str(torch.__version__).split("+")[0],
-    }
-    save_model(arguments.out, trained.ema, preset.schedule, provenance, preset.dtype)
-    print(f"{arguments.out}: loss {loss:.4f} over the last eighth of {config.steps} steps")
+    if distributed.rank() == 0:
+        print(json.dumps(report))
+
+
+def _shape(net: Network) -> tuple[int, ...]:
+    """Of what it was trained on: a point, or an image of the data set of this book that has as many channels."""
+    if isinstance(net, MLP):
+        return (net.dim,)
+    channels: int = net.config["channels"]
+    if channels not in BY_CHANNELS:
+        raise ValueError(f"weights must be of a network for images of 1 or 3 channels, got {channels}")
+    return (channels, *2 * (BY_CHANNELS[channels][1],))
+
+
+def _eta(text: str) -> Any:
+    return text if text == "sigma_hat" else float(text)
+
+
+def parser() -> ArgumentParser:
+    """The three commands and their options."""
+    whole = ArgumentParser(
+        prog="python -m diffnotes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(dest="what", required=True)
+    for what in (train, sample, evaluate):
+        sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)
+        sub.set_defaults(work=what)
+        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        {train: _train_options, sample: _sample_options, evaluate: _evaluate_options}[what](sub)
+    return whole
+
+
+def _train_options(sub: ArgumentParser) -> None:
+    sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
+    sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
+    sub.add_argument(
+        "--folder", type=Path, help="for checkpoints, metrics, pictures; a stopped run goes on from there"
+    )
+    sub.add_argument("--data", type=Path, help="the folder that the data are in, or are downloaded to")
+    sub.add_argument("--grid-every", type=int, help="steps between pictures of samples")
+    group = sub.add_argument_group("instead of the preset's")
+    for name in ("steps", "seed", "batch", "accumulate", "warmup", "save-every"):
+        group.add_argument(f"--{name}", type=int)
+    for name in ("bf16", "compile"):
+        group.add_argument(f"--{name}", action=BooleanOptionalAction)
+
+
+def _sample_options(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
+    )
+    sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png, an .npz, or both")
+    sub.add_argument("--count", type=int, default=100, help="how many (100)")
+    sub.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
+    sub.add_argument("--steps", type=int, help="50 for ddim, 20 for 2m, all for ddpm")
+    sub.add_argument("--eta", type=_eta, default=0.0, help="of ddim, in [0, 1], or sigma_hat")
+    sub.add_argument("--classes", type=int, nargs="+", default=[], help="to draw in turn, one a column")
+    sub.add_argument("--guidance", type=float, default=0.0, help="the scale w, 0 for none")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--batch", type=int, default=50, help="samples that are drawn together (50)")
+
+
+def _evaluate_options(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
+    )
+    sub.add_argument("--data", type=Path, help="the folder that the data are in, or are downloaded to")
+    sub.add_argument("--count", type=int, help="how many test images, from the first; all if it is left out")
+    sub.add_argument("--every", type=int, default=1, help="of the terms of the bound take one in so many")
+    sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
+    sub.add_argument("--conditional", action="store_true", help="tell the network the labels")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--batch", type=int, default=50, help="images that are worked out together (50)")
 
 
 def main(argv: list[str]) -> None:
-    """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(prog="python -m diffnotes", description=__doc__)
-    commands = parser.add_subparsers(dest="what", required=True)
-    sub = commands.add_parser("train", help="train a network and write its weights")
-    sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
-    sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    sub.add_argument("--folder", type=Path, help="where checkpoints go; a stopped run goes on from there")
-    sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    sub.add_argument("--steps", type=int, help="instead of the preset's")
-    sub.add_argument("--seed", type=int, help="instead of the preset's")
-    train(parser.parse_args(argv), shlex.join(["python", "-m", "diffnotes", *argv]))
+    """Read the command line and do what it says. What goes wrong is one line on stderr and exit status 1."""
+    arguments = parser().parse_args(argv)
+    try:
+        with distributed.job(arguments.device) as device:
+            arguments.work(arguments, device, shlex.join(["python", "-m", "diffnotes", *argv]))
+    except (OSError, ValueError) as error:
+        who = f" (rank {distributed.rank()})" if distributed.size() > 1 else ""
+        sys.exit(f"diffnotes{who}: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_, **__: f"diffnotes: {message}\n"
     main(sys.argv[1:])

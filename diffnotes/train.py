@@ -8,6 +8,10 @@ numbers to lose, and a run that was killed and resumed ends with the same bits a
 machine, with the same number of threads). What is random inside a network (dropout) uses torch's global
 generators; checkpoints hold their states.
 
+Where `torchrun` has started several processes (see `diffnotes.distributed`), a step is that of one process at the same
+batch, up to rounding: each draws all that is random of the step, which is cheap, and trains on every size-th example of
+it. So a run may be resumed by any number of processes.
+
 >>> import torch
 >>> from diffnotes.data import swiss_roll
 >>> from diffnotes.nets import MLP
@@ -34,9 +38,11 @@ import safetensors.torch
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from diffnotes import distributed
 from diffnotes.checkpoint import (
     BETAS,
     Tensors,
@@ -48,11 +54,13 @@ from diffnotes.checkpoint import (
     save_model,
     write_checkpoint,
 )
+from diffnotes.data import _unit
 from diffnotes.nets import Network, drop_labels
 from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoiseSchedule
 
 __all__ = [
+    "Ahead",
     "Drawn",
     "Shuffled",
     "TrainConfig",
@@ -202,18 +210,23 @@ class Shuffled:
     """A data set held in memory, in a new order every epoch; a batch may reach over the end of one into the next.
 
     Args:
-        x: the examples, shape (n, ...), floating point, of order 1.
+        x: the examples, shape (n, ...), floating point, of order 1; or pixels in bytes, uint8, which take a quarter of
+            the memory and of the way to a GPU: there the trainer puts pixel k of 0 .. 255 on k / 127.5 - 1.
         y: their labels, int64 of shape (n,), or None.
+        flip: mirror each image, left to right, with probability 1/2.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
-        if not len(x) or not x.is_floating_point():
+    def __init__(self, x: Tensor, y: Tensor | None = None, *, flip: bool = False) -> None:
+        if not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
             raise ValueError(
-                f"x must hold floating-point examples of order 1, got {tuple(x.shape)} of {x.dtype}"
+                "x must hold floating-point examples of order 1, or pixels as uint8, "
+                f"got {tuple(x.shape)} of {x.dtype}"
             )
+        if flip and x.ndim < 3:
+            raise ValueError(f"flip must be False for what are no images, got x of shape {tuple(x.shape)}")
         if y is not None and y.shape != x.shape[:1]:
             raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one an example, got {tuple(y.shape)}")
-        self.x, self.y = x, y
+        self.x, self.y, self.flip = x, y, flip
         self._orders: dict[tuple[int, int], Tensor] = {}
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
@@ -223,7 +236,12 @@ class Shuffled:
             parts.append(self._order(epoch, seed)[place : place + (step + 1) * size - first])
             first += len(parts[-1])
         index = torch.cat(parts)
-        return self.x[index], None if self.y is None else self.y[index]
+        x, y = self.x[index], None if self.y is None else self.y[index]
+        if self.flip:
+            generator = Generator().manual_seed(_seed(seed, "flip", step))
+            mirrored = (torch.rand(size, generator=generator) < 0.5).to(x.device)
+            x = torch.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        return x, y
 
     def _order(self, epoch: int, seed: int) -> Tensor:
         if (epoch, seed) not in self._orders:
@@ -256,6 +274,47 @@ class Drawn:
         return drawn if isinstance(drawn, tuple) else (drawn, None)
 
 
+class Ahead:
+    """A source for a GPU: while one batch is worked on, the next is copied there, by way of page-locked memory.
+
+    Args:
+        source: where batches come from. What it gives on the CPU is copied, the rest is handed on.
+        device: the GPU.
+        steps: how many there are: none is fetched beyond the last.
+        rows: which of a batch's examples are wanted; labels, which are small, come whole.
+    """
+
+    def __init__(self, source: Source, device: torch.device, steps: int, rows: slice = slice(None)) -> None:
+        self.source, self.device, self.steps, self.rows = source, device, steps, rows
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._on_its_way: tuple[tuple[int, int, int], Batched] | None = None
+
+    def batch(self, step: int, size: int, seed: int) -> Batched:
+        key = (step, size, seed)
+        if self._on_its_way is None or self._on_its_way[0] != key:  # the first, or out of turn
+            self._send(key)
+        assert self._on_its_way is not None
+        x, y = self._on_its_way[1]
+        now = torch.cuda.current_stream(self.device)
+        now.wait_stream(self.stream)  # the GPU waits for the copy, the host does not
+        for value in (x, y):
+            if value is not None:
+                value.record_stream(now)  # its memory is not given away before `now` is done with it
+        if step + 1 < self.steps:
+            self._send((step + 1, size, seed))
+        return x, y
+
+    def _send(self, key: tuple[int, int, int]) -> None:
+        x, y = self.source.batch(*key)
+        with torch.cuda.stream(self.stream):
+            self._on_its_way = key, (self._copied(x[self.rows]), None if y is None else self._copied(y))
+
+    def _copied(self, value: Tensor) -> Tensor:
+        if value.device.type != "cpu":
+            return value
+        return value.pin_memory().to(self.device, non_blocking=True)
+
+
 Data = Tensor | tuple[Tensor, Tensor] | Callable[..., Any] | Source
 
 
@@ -283,6 +342,7 @@ class Trainer(Generic[Net]):
         losses: the loss of every step, shape (config.steps,), float32, on the model's device; NaN where none is yet.
         model: the network as it stands.
         ema: its running average, the one to sample from.
+        gradient_norm: of the last step, before clipping: a tensor of shape (), on the model's device.
     """
 
     def __init__(self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig) -> None:
@@ -292,15 +352,25 @@ class Trainer(Generic[Net]):
             raise ValueError(f"the network is for T={model.T}, the schedule has T={schedule.T}")
         if config.label_drop and not (isinstance(model, Network) and model.classes):
             raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
+        self.rank, self.size = distributed.rank(), distributed.size()
+        if config.batch % (config.accumulate * self.size):
+            parts = f"{config.accumulate} part(s) for each of {self.size} processes"
+            raise ValueError(f"batch must be divisible into {parts}, got {config.batch}")
         self.schedule, self.model, self.config = schedule.to(self.device), model, config
-        self.data = _source(data)
-        self.network = torch.compile(model) if config.compile else model
+        self.rows = slice(self.rank, None, self.size)  # those of each batch that this process trains on
+        self.source = _source(data)
+        ahead = self.device.type == "cuda"
+        self.data = Ahead(self.source, self.device, config.steps, self.rows) if ahead else self.source
+        self.together = DistributedDataParallel(model, broadcast_buffers=False) if self.size > 1 else None
+        network = model if self.together is None else self.together
+        self.network = torch.compile(network) if config.compile else network
         self.average = AveragedModel(model, multi_avg_fn=self._averaging).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=config.rate, weight_decay=config.weight_decay
         )
         self.generator = Generator(self.device)
         self.losses = torch.full((config.steps,), math.nan, device=self.device)
+        self.gradient_norm = torch.tensor(math.nan, device=self.device)
         self.done = self._checked = 0
         # Looking at a loss makes the host wait for the device: free on the CPU, so there it is done at every step.
         self.look_every = 1 if self.device.type == "cpu" else 50
@@ -323,20 +393,27 @@ class Trainer(Generic[Net]):
         self.optimiser.zero_grad()
         for i in range(config.accumulate):
             part = slice(i, None, config.accumulate)  # strided: each part has its share of every t
-            loss = (
-                self._loss(x0[part], t[part], noise[part], None if y is None else y[part]) / config.accumulate
-            )
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self._apart(i < config.accumulate - 1):
+                loss = self._loss(x0[part], t[part], noise[part], None if y is None else y[part])
+                loss = loss / config.accumulate
+                loss.backward()  # type: ignore[no-untyped-call]
             self.losses[k] = loss.detach() + (self.losses[k] if i else 0)
+        distributed.average_(self.losses[k])
         if (k + 1) % self.look_every == 0:
             self.check(k + 1)
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        longest = math.inf if config.clip is None else config.clip
+        self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), longest)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, k)
         self.optimiser.step()
         self.average.update_parameters(self.model)
         self.done += 1
+
+    def _apart(self, more_to_come: bool) -> contextlib.AbstractContextManager[None]:
+        """Where more parts of the batch are to come, gradients need not be averaged over the processes yet."""
+        if self.together is None or not more_to_come:
+            return contextlib.nullcontext()
+        return self.together.no_sync()
 
     def check(self, upto: int | None = None) -> None:
         """Raise ValueError, naming the step, if a loss before step `upto` (default: of those done) is not finite."""
@@ -354,17 +431,25 @@ class Trainer(Generic[Net]):
         get_ema_multi_avg_fn(ema_decay(self.config, self.done))(average, current, n)  # type: ignore[no-untyped-call]
 
     def _draw(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Everything random of step k: the batch, its times and its noise, its labels with some dropped."""
+        """Everything random of step k: the batch, its times and its noise, its labels with some dropped.
+
+        The draws are those of the whole batch; what is returned are this process's rows of it.
+        """
         config, generator = self.config, self.generator.manual_seed(_seed(self.config.seed, "step", k))
+        if self.size > 1:  # what is random inside the network: every process has its own
+            torch.manual_seed(_seed(config.seed, "inside", k, self.rank))
         x0, y = self.data.batch(k, config.batch, config.seed)
-        x0 = x0.to(self.device, self.dtype, non_blocking=True)
-        t = draw_times(self.schedule.T, len(x0), config.times, generator)
-        noise = torch.randn(x0.shape, generator=generator, device=self.device, dtype=self.dtype)
+        x0 = (x0[self.rows] if self.data is self.source else x0).to(self.device, non_blocking=True)
+        x0 = (_unit(x0) if x0.dtype == torch.uint8 else x0).to(self.dtype)
+        t = draw_times(self.schedule.T, config.batch, config.times, generator)
+        shape = (config.batch, *x0.shape[1:])
+        noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
         if y is not None:
             y = y.to(self.device, non_blocking=True)
             if isinstance(self.model, Network) and config.label_drop:
                 y = drop_labels(y, config.label_drop, self.model.classes, generator)
-        return x0, t, noise, y
+            y = y[self.rows]
+        return x0, t[self.rows], noise[self.rows], y
 
     def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         model = self.network if y is None else partial(self.network, y=y)
@@ -376,14 +461,16 @@ class Trainer(Generic[Net]):
 
     # ---- checkpoints ------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint (see `diffnotes.checkpoint`) and drop old ones.
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint (see `diffnotes.checkpoint`) and drop old ones; of several processes, only rank 0 writes.
 
         Raises:
             ValueError: a loss was not finite: such a state is not kept.
             OSError: the disk is full or refuses; earlier checkpoints are intact.
         """
         self.check()
+        if self.rank:
+            return
         state = {"step": self.done, "schedule": repr(self.schedule), "network": type(self.model).__name__}
         state["train"] = dataclasses.asdict(self.config)
         files = {
@@ -394,7 +481,7 @@ class Trainer(Generic[Net]):
             ),
             "state.json": json.dumps(state, indent=1).encode(),
         }
-        return write_checkpoint(Path(folder), self.done, files, self.config.keep)
+        write_checkpoint(Path(folder), self.done, files, self.config.keep)
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that a run needs beside the weights, as a flat dictionary."""
@@ -506,7 +593,8 @@ def fit(
         model: the network, on the device to train on; its weights are changed in place.
         data: a tensor (n, ...) of examples; or such a tensor and labels (n,); or a sampler `draw(n, generator)`; or
             any `Source`.
-        folder: where checkpoints go. A run that was stopped, for whatever reason, goes on from there.
+        folder: where checkpoints go. A run that was stopped, for whatever reason, goes on from there. Several
+            processes, on one machine or on many, must all see it.
         callbacks: each is called with the `Trainer` after every step.
         progress: show a bar with the loss.
 
@@ -518,6 +606,8 @@ def fit(
     trainer = Trainer(schedule, model, data, config)
     if folder is not None:
         trainer.resume(folder)
+        distributed.agree(f"the step to go on from in {folder}", trainer.done)
+    progress = progress and trainer.rank == 0
     with tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step") as bar:
         while trainer.done < config.steps:
             trainer.step()

@@ -36,6 +36,15 @@ def _the_same_start_for_every_test():
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread: sums have the same order everywhere, and small networks do not wait for a second core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def generator() -> torch.Generator:
     """A generator of its own for the test, seeded."""
     return torch.Generator().manual_seed(0)

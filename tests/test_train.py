@@ -1,5 +1,6 @@
 """The trainer: what it draws, that its steps are what they say, and that a run survives whatever stops it."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -29,6 +30,7 @@ from diffnotes.forward import q_sample
 from diffnotes.nets import MLP, UNet
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.train import (
+    Ahead,
     Drawn,
     Shuffled,
     TrainConfig,
@@ -129,8 +131,8 @@ def test_what_does_not_fit_together_is_refused():
         fit(NoiseSchedule.linear(T=100), small(), points, quick())
     with pytest.raises(ValueError, match="label_drop must be 0 for a network without classes"):
         fit(SCHEDULE, small(), points, quick(label_drop=0.1))
-    with pytest.raises(ValueError, match=r"floating-point examples of order 1, got .* of torch.uint8"):
-        fit(SCHEDULE, small(), torch.zeros(5, 2, dtype=torch.uint8), quick())
+    with pytest.raises(ValueError, match=r"floating-point examples of order 1.*, got .* of torch.int64"):
+        fit(SCHEDULE, small(), torch.zeros(5, 2, dtype=torch.int64), quick())
     with pytest.raises(ValueError, match=r"y must have shape \(5,\), one an example, got \(4,\)"):
         Shuffled(torch.zeros(5, 2), torch.zeros(4, dtype=torch.long))
 
@@ -218,6 +220,108 @@ def test_a_batch_is_a_function_of_its_step_alone(make):
     assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
     assert not torch.equal(forwards[0], data.batch(0, 4, seed=1)[0])
     assert not torch.equal(forwards[0], forwards[1])
+
+
+def test_pixels_in_bytes_train_like_the_floats_that_they_stand_for():
+    pixels = torch.randint(0, 256, (21, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    runs = [
+        fit(killed.SCHEDULE, killed.network(), (x, torch.arange(21) % 3), killed.CONFIG).model
+        for x in (pixels.to(torch.uint8), pixels.to(torch.float32).div(127.5).sub(1))
+    ]
+    assert same(*runs)
+
+
+def test_flips_mirror_half_of_the_images_and_follow_from_the_step():
+    x = torch.randn(500, 3, 2, 4)
+    plain, data = Shuffled(x), Shuffled(x, flip=True)
+    for step in (0, 1):
+        straight, flipped = plain.batch(step, 400, 0)[0], data.batch(step, 400, 0)[0]
+        mirrored = (flipped == straight.flip(-1)).flatten(1).all(1)
+        assert torch.equal(flipped[~mirrored], straight[~mirrored])
+        assert abs(int(mirrored.sum()) - 200) < 4 * 10  # a binomial: standard deviation sqrt(400) / 2
+        assert torch.equal(flipped, data.batch(step, 400, 0)[0])
+    assert not torch.equal(data.batch(0, 400, 0)[0], data.batch(0, 400, 1)[0])
+    with pytest.raises(
+        ValueError, match=r"flip must be False for what are no images, got x of shape \(5, 2\)"
+    ):
+        Shuffled(torch.zeros(5, 2), flip=True)
+
+
+class Copies:
+    """Streams that keep a diary instead of a GPU that is not there."""
+
+    def __init__(self, monkeypatch):
+        self.diary = diary = []
+
+        class Stream:
+            def __init__(self, device, name="copies"):
+                self.name = name
+
+            def wait_stream(self, other):
+                diary.append(f"{self.name} waits for {other.name}")
+
+        @contextlib.contextmanager
+        def on(stream):
+            diary.append(f"on {stream.name}")
+            yield
+            diary.append("off")
+
+        monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(device, "work"))
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: (diary.append("pin"), x.clone())[1])
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, s: diary.append(f"kept for {s.name}"))
+
+
+class Counted:
+    """A source that knows what it was asked for."""
+
+    def __init__(self, labels=True):
+        self.asked, self.labels = [], labels
+
+    def batch(self, step, size, seed):
+        self.asked.append(step)
+        return torch.arange(size) + 100.0 * step, torch.arange(size) if self.labels else None
+
+
+def test_the_next_batch_is_on_its_way_while_one_is_used(monkeypatch):
+    copies, source = Copies(monkeypatch), Counted()
+    ahead = Ahead(source, torch.device("cpu"), steps=4, rows=slice(1, None, 2))
+    for step in range(4):
+        before = len(copies.diary)
+        x, y = ahead.batch(step, 6, 0)
+        assert x.tolist() == [100.0 * step + i for i in (1, 3, 5)]
+        assert y.tolist() == list(range(6))
+        assert source.asked == list(range(min(step + 2, 4)))  # each once, one ahead, none beyond the end
+        send = ["on copies", "pin", "pin", "off"]
+        use = ["work waits for copies", "kept for work", "kept for work"]
+        assert copies.diary[before:] == (send if step == 0 else []) + use + (send if step < 3 else [])
+    assert ahead.batch(1, 6, 0)[0].tolist() == [101.0, 103.0, 105.0]  # out of turn: a resumed run
+
+
+def test_what_has_no_labels_or_is_there_already_is_handed_on(monkeypatch):
+    copies, source = Copies(monkeypatch), Counted(labels=False)
+    assert Ahead(source, torch.device("cpu"), steps=2).batch(0, 3, 0)[1] is None
+    assert copies.diary.count("pin") == 2
+    copies.diary.clear()
+    source.batch = lambda *key: (torch.zeros(3, device="meta"), None)
+    assert Ahead(source, torch.device("cpu"), steps=2).batch(0, 3, 0)[0].device.type == "meta"
+    assert "pin" not in copies.diary
+
+
+def test_a_run_by_way_of_copies_has_the_same_bits(monkeypatch):
+    Copies(monkeypatch)
+    models = []
+    for copied in (False, True):
+        worker = killed.trainer()
+        assert worker.data is worker.source  # on the CPU there is nothing to copy
+        if copied:
+            worker.data = Ahead(worker.source, torch.device("cpu"), killed.CONFIG.steps, worker.rows)
+        torch.manual_seed(0)  # of dropout
+        for _ in range(5):
+            worker.step()
+        models.append(worker.model)
+    assert same(*models)
 
 
 def test_every_kind_of_data_trains():

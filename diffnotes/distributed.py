@@ -1,0 +1,146 @@
+"""Several processes that work on one job, on one machine or on many, by torch's own engine.
+
+    torchrun --nproc-per-node 4 -m diffnotes train --preset fashion-gpu --folder run --out weights.safetensors
+
+starts four of them. Each has a rank in 0 .. size-1, and a GPU of its own where there are GPUs. Without `torchrun` there
+is one process, of rank 0, and everything here does nothing.
+
+>>> rank(), size()
+(0, 1)
+>>> in_batches(lambda number, rows: torch.arange(rows.start, rows.stop) ** 2, n=5, batch=2)
+tensor([ 0.,  1.,  4.,  9., 16.])
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm.auto import tqdm
+
+PATIENCE = timedelta(minutes=30)  # that a process has for the slowest of the others
+
+
+def rank() -> int:
+    """The number of this process in 0 .. size-1; rank 0 writes the files."""
+    return dist.get_rank() if _several() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _several() else 1
+
+
+@contextlib.contextmanager
+def job(device: str) -> Iterator[torch.device]:
+    """Join the processes that `torchrun` has started, if it has, and give the device of this one.
+
+    Args:
+        device: "cpu", whose processes talk by gloo; or "cuda", by nccl, one GPU each.
+
+    Raises:
+        ValueError: there is no such device.
+        ConnectionError: another process has stopped.
+    """
+    try:
+        here = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be one of torch's, got {device!r}") from error
+    if here.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device must be one that torch sees here, got {device!r}")
+    if "RANK" not in os.environ:
+        yield here
+        return
+    if here.type == "cuda":
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(here)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+        yield here
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not re.search("gloo|nccl|connection|socket|store", str(error), re.IGNORECASE):
+            raise
+        raise ConnectionError(
+            "another process of this job has stopped, so this one stops too; the same command goes on from the "
+            f"last checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+
+
+@contextlib.contextmanager
+def first_here() -> Iterator[None]:
+    """Let one process of each machine go before its others, such as to download what they then find."""
+    waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    if waits:
+        barrier()
+    yield
+    if not waits:
+        barrier()
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    _sum_(torch.zeros(1))
+
+
+def average_(x: Tensor) -> None:
+    """Put the mean over all processes into `x`, on any device."""
+    if size() > 1:
+        _sum_(x)
+        x /= size()
+
+
+def agree(what: str, value: int) -> None:
+    """Raise ValueError unless `value` is the same in every process."""
+    if size() > 1:
+        ends = torch.tensor([value, -value])
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        high, low = int(ends[0]), -int(ends[1])
+        if low != high:
+            raise ValueError(f"{what} must be the same in all {size()} processes, got {low} and {high}")
+
+
+def in_batches(
+    work: Callable[[int, slice], Tensor],
+    n: int,
+    batch: int,
+    shape: Sequence[int] = (),
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Tensor:
+    """`work` for n examples, batch by batch, the batches dealt out to the processes; every process gets all of it.
+
+    What a batch comes to must follow from its number (seed a generator with it), not from the batches before. Then
+    the outcome is the same for any number of processes.
+
+    Args:
+        work: `work(number, rows)` gives the rows of batch `number`, of shape (rows.stop - rows.start, *shape).
+
+    Returns:
+        Shape (n, *shape), on the CPU.
+
+    Raises:
+        ValueError: n or batch is below 1.
+    """
+    if n < 1 or batch < 1:
+        raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
+    whole = torch.zeros(n, *shape, dtype=dtype)
+    mine = range(rank(), -(-n // batch), size())
+    for number in tqdm(mine, disable=not progress or rank() > 0, unit="batch"):
+        rows = slice(number * batch, min((number + 1) * batch, n))
+        whole[rows] = work(number, rows).to("cpu", dtype)
+    _sum_(whole)  # the other processes have zeros there, so nothing is rounded
+    return whole
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _sum_(x: Tensor) -> None:
+    if size() > 1:
+        dist.all_reduce(x)

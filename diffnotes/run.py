@@ -1,0 +1,226 @@
+"""What the command line does, as functions: run a preset, draw samples, measure the likelihood of test images.
+
+Each works alone or as one of several processes (see `diffnotes.distributed`). Samples and likelihoods are worked out
+batch by batch, and all that is random in a batch comes from a generator seeded with (seed, number of the batch). So
+they depend on the size of a batch, and not on the number of processes.
+
+>>> from diffnotes.checkpoint import load_model
+>>> net, schedule, _ = load_model("swiss_roll")
+>>> samples(schedule, net, 5, (2,), steps=10).shape
+torch.Size([5, 2])
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from diffnotes import distributed
+from diffnotes.checkpoint import save_model
+from diffnotes.ddim import Eta, ddim_sample, dpmpp_2m_sample
+from diffnotes.guidance import guided
+from diffnotes.nets import Network
+from diffnotes.objective import bits_per_dim, vlb_terms
+from diffnotes.presets import Preset
+from diffnotes.reverse import Variance, ddpm_sample
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule
+from diffnotes.train import TrainConfig, Trainer, _seed, fit
+from diffnotes.watch import Images, Metrics, Pictures
+
+Sampler = Literal["ddim", "ddpm", "2m"]
+Labels = Int[Tensor, " n"]
+
+
+def train(
+    preset: Preset,
+    config: TrainConfig,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    data: Path | None = None,
+    grid_every: int | None = None,
+    command: str = "",
+    progress: bool = False,
+) -> float:
+    """Run a preset with the settings `config`, write the averaged weights to `out`, and give the loss at the end.
+
+    Args:
+        folder: for checkpoints to resume from, metrics, and pictures.
+        data: the folder that the data are in, if they are not in the usual places.
+        grid_every: steps between pictures of samples, in the folder.
+        command: for the record that the weights carry.
+
+    Raises:
+        ValueError, OSError: see `fit`; or pictures are asked for without a folder, or of what are no images.
+    """
+    if grid_every is not None and (folder is None or preset.shape is None):
+        raise ValueError("pictures of samples need a folder to go to, and a preset whose data are images")
+    torch.manual_seed(config.seed)  # of the first weights
+    model = preset.network().to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with distributed.first_here():
+        examples = preset.data(data)
+    watchers: list[Callable[[Trainer[Network]], None]] = []
+    if folder is not None and distributed.rank() == 0:
+        watchers.append(Metrics(folder))
+        if grid_every is not None and preset.shape is not None:
+            watchers.append(Pictures(folder, grid_every, preset.shape))
+    trained = fit(
+        preset.schedule, model, examples, config, folder=folder, callbacks=watchers, progress=progress
+    )
+    loss = round(float(trained.losses[-config.steps // 8 :].mean()), 5)
+    provenance: dict[str, Any] = {
+        "command": command,
+        "data": preset.data_name,
+        "schedule": repr(preset.schedule),
+        "settings": dataclasses.asdict(config),
+        "loss": loss,
+        "loss is": "the mean over the last eighth of the training steps",
+        "torch": str(torch.__version__).split("+")[0],
+    }
+    if distributed.rank() == 0:
+        save_model(out, trained.ema, preset.schedule, provenance, preset.dtype)
+    return loss
+
+
+def samples(
+    schedule: NoiseSchedule,
+    model: Network,
+    n: int,
+    shape: Sequence[int],
+    *,
+    sampler: Sampler = "ddim",
+    steps: int | None = None,
+    eta: Eta = 0.0,
+    classes: Sequence[int] = (),
+    guidance: float = 0.0,
+    clip: float | None = None,
+    seed: int = 0,
+    batch: int = 50,
+    progress: bool = False,
+) -> Batch:
+    """n samples of a trained network, float32, on the CPU, shape (n, *shape).
+
+    Args:
+        schedule: on the model's device.
+        shape: of one sample.
+        sampler: `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`.
+        steps: None for 50, T or 20, in this order.
+        eta: of DDIM alone.
+        classes: which to draw, in turn; none for samples without a label.
+        guidance: see `guided`; 0 for none.
+        clip: see the samplers; 1 suits images.
+        batch: samples that are drawn together.
+
+    Raises:
+        ValueError: the sampler is unknown or has no eta; guidance without classes; or see `guided` and the samplers.
+    """
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
+    if eta != 0 and sampler != "ddim":
+        raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
+    if guidance and not classes:
+        raise ValueError(f"guidance must be 0 without classes to guide to, got {guidance}")
+    if bad := [c for c in classes if not 0 <= c < max(model.classes, 1)]:
+        raise ValueError(f"classes must lie in 0..{model.classes - 1}, got {bad}")
+    steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
+    device = schedule.betas.device
+    y = labels(n, classes).to(device)
+
+    def draw(number: int, rows: slice) -> Tensor:
+        generator = Generator(device).manual_seed(_seed(seed, "samples", number))
+        x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
+        eps = guided(model, y[rows], guidance) if classes else model
+        if sampler == "ddim":
+            return ddim_sample(schedule, eps, x_T, steps, eta, generator=generator, clip=clip)
+        if sampler == "ddpm":
+            return ddpm_sample(schedule, eps, x_T, steps=steps, generator=generator, clip=clip)
+        return dpmpp_2m_sample(schedule, eps, x_T, steps, clip=clip)
+
+    return distributed.in_batches(draw, n, batch, shape, progress=progress)
+
+
+def labels(n: int, classes: Sequence[int]) -> Labels:
+    """The classes of n samples: each in turn, int64; n times -1 where there are none.
+
+    >>> labels(5, [0, 7])
+    tensor([0, 7, 0, 7, 0])
+    """
+    chosen = torch.tensor(list(classes) or [-1])
+    return chosen[torch.arange(n) % len(chosen)]
+
+
+def likelihood(
+    schedule: NoiseSchedule,
+    model: Network,
+    images: Images,
+    y: Labels | None = None,
+    *,
+    variance: Variance = "posterior",
+    every: int = 1,
+    seed: int = 0,
+    batch: int = 50,
+    progress: bool = False,
+) -> dict[str, float]:
+    """The variational bound on -log2 p(image), bits per dimension, for images whose pixels are bytes on [-1, 1].
+
+    Its decoder is the discrete one (Ho et al. 2020, eq. 13). The standard error is that over batches of images, and
+    covers the draws of x_t and of the terms too.
+
+    Args:
+        schedule: on the model's device.
+        y: labels, for p(image | label); None for p(image).
+        variance: of the reverse step, see `vlb_terms`.
+        every: m, to be about m / 2 times faster at a larger standard error. The first T / m of the terms L_{t-1}, which
+            are the largest, are all taken. Of the rest it is every m-th, from a place that is drawn for each batch,
+            and its sum counts m times: so the bound stays unbiased.
+        batch: images that are worked out together.
+
+    Returns:
+        bits_per_dim, its stderr, and its parts L_T, L_t (all terms between) and L_0.
+
+    Raises:
+        ValueError: `every` is not in 1..T, there are not two batches, or see `vlb_terms`.
+    """
+    n, dims = len(images), images[0].numel()
+    if not 1 <= every <= schedule.T:
+        raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")
+    if n <= batch:
+        raise ValueError(f"batch must be below the number of images, {n}, for a standard error, got {batch}")
+    device, head = schedule.betas.device, min(schedule.T // every, schedule.T - 1)
+
+    def terms(number: int, rows: slice) -> Tensor:
+        first = torch.randint(every, (), generator=Generator().manual_seed(_seed(seed, "first", number)))
+        generator = Generator(device).manual_seed(_seed(seed, "likelihood", number))
+        ts = [*range(2, 2 + head), *range(2 + head + int(first), schedule.T + 1, every)]
+        eps: NoisePredictor = model if y is None else guided(model, y[rows].to(device))
+        found = vlb_terms(
+            schedule,
+            eps,
+            images[rows].to(device),
+            variance=variance,
+            decoder="discrete",
+            ts=ts,
+            generator=generator,
+        )
+        L_t = found.L_t[:, :head].sum(1) + every * found.L_t[:, head:].sum(1)
+        return torch.stack([found.L_T, L_t, found.L_0], dim=1)  # (obj-vlb)
+
+    nats = distributed.in_batches(terms, n, batch, (3,), torch.float64, progress)
+    bits = bits_per_dim(nats.sum(1), dims)
+    parts = {
+        name: float(bits_per_dim(nats[:, i], dims).mean()) for i, name in enumerate(("L_T", "L_t", "L_0"))
+    }
+    return {"bits_per_dim": float(bits.mean()), "stderr": _stderr(bits, batch), **parts}
+
+
+def _stderr(values: Tensor, batch: int) -> float:
+    """The standard error of the mean of values that are independent between batches and perhaps not within."""
+    sums = torch.stack([part.sum() for part in torch.split(values - values.mean(), batch)])
+    return math.sqrt(float(sums.square().sum()) * len(sums) / (len(sums) - 1)) / len(values)

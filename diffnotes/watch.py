@@ -1,0 +1,186 @@
+"""What one sees of a run while it trains: its metrics, line by line, and pictures of what it can draw by now.
+
+Both are callbacks for `fit`. They only look: a run with them ends with the same bits as one without.
+
+>>> import tempfile
+>>> from diffnotes.data import swiss_roll
+>>> from diffnotes.nets import MLP
+>>> from diffnotes.schedule import NoiseSchedule
+>>> from diffnotes.train import TrainConfig, fit
+>>> folder = tempfile.TemporaryDirectory()
+>>> metrics = Metrics(folder.name, every=50)
+>>> _ = fit(NoiseSchedule.linear(T=100), MLP(dim=2, T=100), swiss_roll, TrainConfig(steps=100), callbacks=[metrics])
+>>> [json.loads(line)["step"] for line in metrics.path.read_text().splitlines()]
+[50, 100]
+>>> folder.cleanup()
+"""
+
+import json
+import math
+import struct
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor
+
+from diffnotes.checkpoint import write_file
+from diffnotes.ddim import ddim_sample
+from diffnotes.guidance import guided
+from diffnotes.nets import Network
+from diffnotes.schedule import Batch
+from diffnotes.train import Trainer
+
+Images = Float[Tensor, "n channels height width"]
+Bytes = UInt8[Tensor, "batch *event"]
+
+
+class Metrics:
+    """After every `every` steps, one line of JSON in FOLDER/metrics.jsonl; also to TensorBoard, where it is installed.
+
+    A line has the `step`, the mean `loss` since the line before (per coordinate: an untrained network has about 1), the
+    learning `rate` and the 2-norm of the gradient before clipping (`gradient_norm`) of that step, and
+    `images_per_second` since the line before.
+
+    A line is written by one call, so a process that is killed leaves at most the last one torn. A run that is resumed
+    takes away what is torn, and the lines of steps it is going to take again.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 50) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.path, self.every = Path(folder) / "metrics.jsonl", every
+        self.board: Any = None
+        self._last: tuple[int, float] | None = None  # the step and the time of the line before
+
+    def __call__(self, trainer: Trainer[Any]) -> None:
+        """After a step."""
+        if self._last is None:
+            self._start(trainer.done - 1)
+            assert self._last is not None
+        if trainer.done % self.every and trainer.done < trainer.config.steps:
+            return
+        (before, then), now = self._last, time.perf_counter()
+        steps = trainer.done - before
+        values = {
+            "loss": float(trainer.losses[before : trainer.done].mean()),
+            "rate": trainer.optimiser.param_groups[0]["lr"],
+            "gradient_norm": float(trainer.gradient_norm),
+            "images_per_second": steps * trainer.config.batch / (now - then),
+        }
+        self._write(trainer.done, values)
+        self._last = trainer.done, now
+
+    def _start(self, done: int) -> None:
+        """Begin after step `done`: keep the whole lines up to it, and no others."""
+        old = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in old if line.endswith(b"\n") and _step(line) <= done]
+        if kept != old:
+            write_file(self.path, b"".join(kept))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            pass
+        else:
+            folder = str(self.path.parent / "tensorboard")
+            self.board = SummaryWriter(folder, purge_step=done + 1)
+        self._last = done, time.perf_counter()
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(json.dumps({"step": step, **finite}).encode() + b"\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+
+
+def _step(line: bytes) -> int | float:
+    """The step of a line of metrics; infinity for what is no such line."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+class Pictures:
+    """After every `every` steps, a picture of samples in FOLDER/samples, from the same x_T each time.
+
+    DDIM with 50 steps and the averaged weights; x_T comes from a generator of its own. A network with classes shows
+    all of them, one a column.
+
+    Args:
+        shape: of an image, (channels, height, width).
+        rows: how many rows of pictures; there are 10 columns, or one a class.
+    """
+
+    def __init__(
+        self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
+
+    def __call__(self, trainer: Trainer[Any]) -> None:
+        """After a step."""
+        if trainer.done % self.every and trainer.done < trainer.config.steps:
+            return
+        net = trainer.ema.eval()
+        classes = net.classes if isinstance(net, Network) else 0
+        columns = classes or 10
+        generator = Generator(trainer.device).manual_seed(self.seed)
+        x_T = torch.randn(
+            self.rows * columns, *self.shape, generator=generator, device=trainer.device, dtype=trainer.dtype
+        )
+        y = torch.arange(len(x_T), device=trainer.device) % columns
+        x = ddim_sample(trainer.schedule, guided(net, y) if classes else net, x_T, steps=50, clip=1.0)
+        write_file(self.folder / "samples" / f"step-{trainer.done:08d}.png", png(x, columns))
+
+
+def pixels(x: Batch) -> Bytes:
+    """Images on [-1, 1] as bytes, 0 .. 255, what lies beyond cut off.
+
+    >>> pixels(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
+    tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def png(x: Images, columns: int) -> bytes:
+    """A PNG file with images in rows of `columns`, in their order, with 2 white pixels between.
+
+    Args:
+        x: shape (n, channels, height, width) on [-1, 1], of 1 channel (grey) or 3 (red, green, blue).
+
+    Raises:
+        ValueError: other channels, no image, or columns < 1.
+    """
+    n, channels, height, width = x.shape
+    if channels not in (1, 3) or not n or columns < 1:
+        raise ValueError(
+            f"a picture takes images of 1 or 3 channels and at least 1 column, got {tuple(x.shape)}, {columns}"
+        )
+    rows, gap = -(-n // columns), 2
+    sheet = torch.full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8
+    )
+    for i, image in enumerate(pixels(x.float()).cpu()):
+        row, column = divmod(i, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    lines = sheet.permute(1, 2, 0).flatten(1)
+    lines = torch.cat([torch.zeros(len(lines), 1, dtype=torch.uint8), lines], dim=1)  # 0: a line as it is
+    head = struct.pack(">IIBBBBB", sheet.shape[2], sheet.shape[1], 8, 0 if channels == 1 else 2, 0, 0, 0)
+    parts = {b"IHDR": head, b"IDAT": zlib.compress(lines.numpy().tobytes(), 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts.items())
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file: its length, kind, content and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,0 +1,437 @@
+"""The three commands: what they write and print, that looking on changes no bit, and one line for what goes wrong."""
+
+import errno
+import json
+import math
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import several
+import torch
+from PIL import Image
+
+from diffnotes import __main__ as cli
+from diffnotes import checkpoint, presets, run
+from diffnotes.checkpoint import list_checkpoints, load_model, save_model
+from diffnotes.nets import MLP, UNet
+from diffnotes.objective import VLBTerms, vlb_terms
+from diffnotes.presets import PRESETS, Preset
+from diffnotes.schedule import NoiseSchedule
+from diffnotes.train import Shuffled, TrainConfig
+from diffnotes.watch import Metrics, Pictures, pixels, png
+
+SCHEDULE = NoiseSchedule.linear(T=50)
+
+
+def pictures(n=12, channels=1, side=8, seed=0):
+    """Images whose pixels are bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, side, side), generator=generator) / 127.5 - 1
+
+
+@pytest.fixture(autouse=True)
+def quick(one_thread, monkeypatch):
+    """A preset that takes no time."""
+    config = TrainConfig(steps=120, batch=4, warmup=10, label_drop=0.1, save_every=40)
+    y = torch.arange(12) % 3
+    preset = Preset(
+        SCHEDULE,
+        lambda: several.network(torch.float32),
+        lambda folder: (pictures(), y),
+        "quick",
+        config,
+        shape=(1, 8, 8),
+    )
+    monkeypatch.setitem(PRESETS, "quick", lambda: preset)
+    monkeypatch.setitem(cli.BY_CHANNELS, 1, (lambda split, folder: (pictures(20), torch.arange(20) % 3), 8))
+
+
+def train(folder, *more, out="weights.safetensors"):
+    cli.main(["train", "--preset", "quick", "--device", "cpu", "--out", str(folder / out), *more])
+    return folder / out
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def refused(*command):
+    """The one line that a command ends with; a string as the code of an exit is printed, and the status is 1."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(word) for word in command])
+    assert isinstance(caught.value.code, str)
+    assert "\n" not in caught.value.code
+    assert caught.value.code.startswith("diffnotes: ")
+    return caught.value.code
+
+
+# ---- train ----------------------------------------------------------------------------------------------------
+
+
+def test_what_looks_on_changes_no_bit(tmp_path):
+    alone = load_model(train(tmp_path)).model
+    watched = load_model(
+        train(tmp_path, "--folder", str(tmp_path / "run"), "--grid-every", "50", out="watched.safetensors")
+    ).model
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name])
+    assert steps(tmp_path / "run/metrics.jsonl") == [50, 100, 120]
+    assert sorted(path.name for path in (tmp_path / "run/samples").iterdir()) == [
+        f"step-{step:08d}.png" for step in (50, 100, 120)
+    ]
+    with Image.open(tmp_path / "run/samples/step-00000120.png") as image:
+        assert (image.size, image.mode) == (
+            (3 * 8 + 2 * 2, 8 * 8 + 7 * 2),
+            "L",
+        )  # a column a class, eight rows
+
+
+def test_options_take_the_place_of_the_presets(tmp_path):
+    words = "--steps 8 --seed 3 --batch 6 --accumulate 2 --warmup 1 --save-every 5 --bf16"
+    settings = load_model(train(tmp_path, *words.split())).provenance["settings"]
+    expected = {
+        "steps": 8,
+        "seed": 3,
+        "batch": 6,
+        "accumulate": 2,
+        "warmup": 1,
+        "save_every": 5,
+        "bf16": True,
+    }
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["label_drop"] == 0.1
+    assert load_model(train(tmp_path, *words.split(), "--no-bf16")).provenance["settings"]["bf16"] is False
+
+
+@pytest.mark.parametrize("name", ["fashion-cpu", "fashion-gpu", "cifar10-gpu"])
+def test_the_presets_for_images_fit_together(name, monkeypatch):
+    """Their data are not here; a handful of images of the same kind take a step (of a smaller network, for time)."""
+    x, y = pictures(8, *{"c": (3, 32), "f": (1, 28)}[name[0]]), torch.arange(8)
+    for loader in ("fashion_mnist", "cifar10"):
+        monkeypatch.setattr(presets, loader, lambda split, folder, progress: types.SimpleNamespace(x=x, y=y))
+    preset = PRESETS[name]()
+    data = preset.data(Path("somewhere"))
+    if isinstance(data, Shuffled):
+        assert data.x.dtype == torch.uint8
+        assert data.flip == (name == "cifar10-gpu")
+    with torch.device("meta"):
+        net = preset.network()
+        assert net(torch.zeros(2, *preset.shape), torch.ones(2, dtype=torch.int64)).shape == (
+            2,
+            *preset.shape,
+        )
+    assert (net.T, net.classes) == (preset.schedule.T, 10)
+    assert preset.config.label_drop == 0.1
+
+
+# ---- metrics ----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_what_they_say(tmp_path):
+    seen = []
+    trainer = several.trainer(TrainConfig(steps=10, batch=8, warmup=2, clip=0.01))
+    metrics = Metrics(tmp_path, every=4)
+    for _ in range(10):
+        trainer.step()
+        metrics(trainer)
+        # after clipping the gradient has the length 0.01, and gradient_norm tells the length before
+        length = torch.cat([w.grad.flatten() for w in trainer.model.parameters()]).norm()
+        assert float(length) == pytest.approx(0.01, rel=1e-3)
+        seen.append(float(trainer.gradient_norm))
+    lines = [json.loads(line) for line in metrics.path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 10]
+    for line, part in zip(lines, (slice(0, 4), slice(4, 8), slice(8, 10)), strict=True):
+        assert line["loss"] == pytest.approx(float(trainer.losses[part].mean()), rel=1e-6)
+        assert line["gradient_norm"] == pytest.approx(seen[line["step"] - 1])
+        assert line["images_per_second"] > 0
+    assert min(seen) > 0.02
+
+
+def test_a_torn_line_is_repaired_and_steps_are_not_told_twice(tmp_path):
+    """Killed after step 100, in the middle of a line; the newest checkpoint is of step 80."""
+    train(tmp_path, "--folder", str(tmp_path / "run"))
+    path = tmp_path / "run/metrics.jsonl"
+    whole = path.read_bytes()
+    for checkpoints in list_checkpoints(tmp_path / "run")[-1:]:
+        for file in checkpoints.iterdir():
+            file.unlink()
+        checkpoints.rmdir()
+    assert list_checkpoints(tmp_path / "run")[-1].name == "step-00000080"
+    path.write_bytes(whole[:-30])
+    train(tmp_path, "--folder", str(tmp_path / "run"))
+    assert steps(path) == [50, 100, 120]
+    path.write_bytes(whole + b'{"step": 12')
+    metrics = Metrics(tmp_path / "run")
+    metrics._start(done=100)
+    assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+
+
+def test_metrics_go_to_tensorboard_where_there_is_one(tmp_path, monkeypatch):
+    made = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            self.folder, self.purge_step, self.scalars = folder, purge_step, []
+            made.append(self)
+
+        def add_scalar(self, name, value, step):
+            self.scalars.append((name, step))
+
+        def flush(self):
+            pass
+
+    board = types.ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    train(tmp_path, "--folder", str(tmp_path / "run"), "--steps", "50")
+    (writer,) = made
+    assert (writer.folder, writer.purge_step) == (str(tmp_path / "run/tensorboard"), 1)
+    assert writer.scalars == [(n, 50) for n in ("loss", "rate", "gradient_norm", "images_per_second")]
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    metrics = Metrics(tmp_path)
+    metrics._start(done=0)
+    metrics._write(1, {"gradient_norm": math.inf, "rate": 1.0})
+    assert json.loads(metrics.path.read_text()) == {"step": 1, "gradient_norm": None, "rate": 1.0}
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_holds_the_images(channels, tmp_path):
+    x = pictures(5, channels, 6)
+    (tmp_path / "a.png").write_bytes(png(x, columns=3))
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        sheet = torch.from_numpy(np.array(image)).reshape(14, 22, channels)
+    for i in range(5):
+        top, left = 8 * (i // 3), 8 * (i % 3)
+        assert torch.equal(sheet[top : top + 6, left : left + 6].permute(2, 0, 1), pixels(x[i]))
+    assert (sheet[6:8] == 255).all()
+    assert (sheet[8:, 16:] == 255).all()  # the place that is left
+
+
+def test_every_byte_comes_back():
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
+    assert torch.equal(pixels(x / 127.5 - 1), x)
+
+
+def test_what_is_no_picture(no_shape_checks):
+    with pytest.raises(
+        ValueError, match=r"images of 1 or 3 channels and at least 1 column, got \(4, 2, 8, 8\), 2"
+    ):
+        png(torch.zeros(4, 2, 8, 8), 2)
+    for make in (lambda: Metrics(".", every=0), lambda: Pictures(".", 0, (1, 8, 8))):
+        with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+            make()
+
+
+# ---- sample ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_model(tmp_path / "net.safetensors", several.network(torch.float32), SCHEDULE)
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--steps 5",
+        "--steps 5 --eta 0.5 --classes 2 0 --guidance 0.5",
+        "--steps 5 --eta sigma_hat",
+        "--sampler ddpm",
+        "--sampler 2m --steps 5 --classes 1",
+    ],
+)
+def test_samples_are_written_and_the_seed_decides_them(words, weights, tmp_path, capsys):
+    def draw(name, seed):
+        out = [str(tmp_path / f"{name}.{kind}") for kind in ("png", "npz")]
+        more = ["--count", "7", "--batch", "3", "--device", "cpu", "--seed", seed, *words.split()]
+        cli.main(["sample", str(weights), *more, "--out", *out])
+        assert f"{name}.npz: 7 samples" in capsys.readouterr().out
+        return dict(np.load(out[1]))
+
+    one, two, other = draw("one", "0"), draw("two", "0"), draw("other", "1")
+    assert one["x"].shape == (7, 1, 8, 8)
+    assert np.isfinite(one["x"]).all()
+    assert np.abs(one["x"]).max() <= 1
+    assert np.array_equal(one["x"], two["x"])
+    assert not np.array_equal(one["x"], other["x"])
+    chosen = [int(c) for c in words.partition("--classes ")[2].split(" --")[0].split()] or [-1]
+    assert one["y"].tolist() == [chosen[i % len(chosen)] for i in range(7)]
+    with Image.open(tmp_path / "one.png") as image:
+        columns = len(chosen) if chosen != [-1] else 3
+        assert image.size[0] == 10 * columns - 2
+
+
+def test_each_sampler_is_the_one_it_is_called():
+    """With the exact model of N(0, 1): DDIM keeps the order of x_T, so eta and DDPM must break it, and 2M must not."""
+
+    class Exact(MLP):
+        def forward(self, x_t, t, y=None):
+            return SCHEDULE.at(SCHEDULE.sqrt_one_minus_alpha_bars, t, x_t) * x_t
+
+    def draw(**how):
+        return run.samples(SCHEDULE, Exact(dim=1, T=50), 400, (1,), batch=400, **how).flatten()
+
+    plain, multistep = draw(steps=50), draw(sampler="2m", steps=50)
+    noisy = [draw(steps=50, eta=1.0), draw(sampler="ddpm"), draw(steps=50, eta="sigma_hat")]
+    assert torch.equal(plain.argsort(), multistep.argsort())
+    for x in noisy:
+        assert abs(float(torch.corrcoef(torch.stack([x, plain]))[0, 1])) < 0.5
+    assert not torch.equal(noisy[0], noisy[2])
+
+
+def test_points_are_sampled_into_numbers_only(tmp_path):
+    words = ["sample", "swiss_roll", "--device", "cpu", "--count", "10", "--steps", "10", "--out"]
+    cli.main([*words, str(tmp_path / "a.npz")])
+    assert np.load(tmp_path / "a.npz")["x"].shape == (10, 2)
+    assert "out must name an .npz: samples of shape (2,) are no images" in refused(*words, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--eta 0.5 --sampler ddpm", "eta must be 0 for any sampler but 'ddim', got 0.5 for 'ddpm'"),
+        ("--guidance 2", "guidance must be 0 without classes to guide to, got 2.0"),
+        ("--classes 3", "classes must lie in 0..2, got [3]"),
+        ("--count 0", "n and batch must be at least 1, got 0 and 50"),
+        ("--steps 51", "steps must"),
+        ("--device nowhere", "device must be"),
+    ],
+)
+def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
+    assert complaint in refused("sample", weights, "--out", tmp_path / "a.png", *words.split())
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_one_object_of_json(weights, capsys):
+    def report(*more):
+        words = ["evaluate", str(weights), "--device", "cpu", "--batch", "5", *more]
+        cli.main(words)
+        return json.loads(capsys.readouterr().out)
+
+    whole, some = report(), report("--every", "7", "--count", "12", "--conditional")
+    assert (whole["images"], some["images"], some["conditional"]) == (20, 12, True)
+    assert whole["bits_per_dim"] == pytest.approx(
+        sum(whole[name] for name in ("L_T", "L_t", "L_0")), abs=1e-5
+    )
+    assert whole["stderr"] > 0
+
+
+def test_the_bound_is_that_of_vlb_terms():
+    """Each batch with its own generator; no term left out."""
+    net, x = several.network(torch.float32), pictures(8)
+    found = run.likelihood(SCHEDULE, net, x, batch=3, seed=4)
+    nats = []
+    for number, part in enumerate(x.split(3)):
+        generator = torch.Generator().manual_seed(run._seed(4, "likelihood", number))
+        nats.append(vlb_terms(SCHEDULE, net, part, decoder="discrete", generator=generator).bound)
+    bits = torch.cat(nats) / (64 * math.log(2))
+    assert found["bits_per_dim"] == pytest.approx(float(bits.mean()), rel=1e-12)
+    sums = torch.tensor([float((part - bits.mean()).sum()) for part in bits.split(3)])
+    assert found["stderr"] == pytest.approx(math.sqrt(float(sums.square().sum()) * 3 / 2) / 8, rel=1e-6)
+
+
+def test_terms_left_out_are_stood_for_exactly_on_average(monkeypatch):
+    """Over all places that the first may have, each equally likely, every term counts once."""
+    net, x, found = several.network(), pictures(2), []
+
+    def terms(schedule, model, x0, *, ts, **how):
+        zero, L_t = torch.zeros(len(x0)), torch.tensor([[1.0 / t**2 for t in ts]]).expand(len(x0), -1)
+        return VLBTerms(zero, L_t, zero, ts, 50)
+
+    monkeypatch.setattr(run, "vlb_terms", terms)
+    for first in range(6):
+        monkeypatch.setattr(run.torch, "randint", lambda *how, first=first, **more: torch.tensor(first))
+        found.append(run.likelihood(SCHEDULE, net, x, every=6, batch=1)["bits_per_dim"])
+    whole = sum(1 / t**2 for t in range(2, 51)) / (64 * math.log(2))
+    assert len(set(found)) == 6
+    assert sum(found) / 6 == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_standard_error_counts_batches():
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert run._stderr(x, 1) == pytest.approx(float(x.std()) / 10)
+    assert run._stderr(x.repeat_interleave(3), 3) == pytest.approx(
+        float(x.std()) / 10
+    )  # copies tell nothing new
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--every 51", "every must lie in 1..T = 1..50, got 51"),
+        ("--count 20 --batch 20", "batch must be below the number of images, 20"),
+    ],
+)
+def test_what_cannot_be_evaluated(words, complaint, weights):
+    assert complaint in refused("evaluate", weights, "--device", "cpu", *words.split())
+
+
+def test_points_have_no_bits_per_dimension():
+    assert "weights must be of a network for images, got an MLP" in refused("evaluate", "swiss_roll")
+
+
+def test_a_network_for_images_of_no_known_kind(tmp_path):
+    save_model(tmp_path / "net.safetensors", UNet(channels=2, T=50, width=4, multipliers=(1,)), SCHEDULE)
+    assert "images of 1 or 3 channels, got 2" in refused("evaluate", tmp_path / "net.safetensors")
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", no_space)
+    words = ["train", "--preset", "quick", "--device", "cpu", "--out", tmp_path / "a.safetensors"]
+    said = refused(*words, "--folder", tmp_path / "run")
+    assert "the checkpoint could not be written (No space left on device); earlier ones are intact" in said
+    assert "weights could not be written (No space left on device)" in refused(*words)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(tmp_path):
+    folder = ["--folder", str(tmp_path / "run")]
+    train(tmp_path, *folder)
+    words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", *folder]
+    said = refused(*words)
+    assert "can be used" in said
+    assert "is of another architecture" in said
+
+
+def test_pictures_need_a_folder_and_images(tmp_path):
+    words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", "--grid-every", "5"]
+    assert "pictures of samples need a folder to go to" in refused(*words)
+    assert "whose data are images" in refused(*words, "--folder", tmp_path)
+
+
+def test_a_corrupt_file_of_data_is_one_line_on_stderr_and_status_1(tmp_path):
+    """As a user sees it: a process of its own, the real preset, a file that was damaged on its way."""
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not what it should be")
+    words = [
+        "train",
+        "--preset",
+        "fashion-cpu",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "a.safetensors"),
+    ]
+    ended = subprocess.run([sys.executable, "-m", "diffnotes", *words], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("diffnotes: ")
+    assert "SHA-256" in ended.stderr
