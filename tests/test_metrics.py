@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from scipy.stats import wasserstein_distance
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
-from diffnotes.metrics import Estimate, energy_distance, noise_floor, sliced_wasserstein
+from diffnotes.metrics import Estimate, energy_distance, frechet_distance, noise_floor, sliced_wasserstein
 
-F64 = torch.float64
+F64, EPS = torch.float64, 2.0**-53
 Distance = Callable[..., Estimate]
 
 
@@ -93,6 +95,85 @@ def test_sliced_wasserstein_of_a_shift() -> None:
     assert got.stderr < 1e-12  # it is the same shift whatever is left out
 
 
+def with_moments(n: int, mean: Tensor, covariance: Tensor, seed: int) -> Tensor:
+    """n points whose own mean and covariance (divisor n - 1) are these, to rounding."""
+    x = normal(n, len(mean), seed)
+    x = x - x.mean(0)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(x.T)), x.T, upper=False)
+    return mean + (torch.linalg.cholesky(covariance) @ white).T
+
+
+def covariance(d: int, seed: int) -> Tensor:
+    """A covariance with eigenvalues of order 1 and no axis of its own."""
+    a = normal(d, d, seed)
+    return a @ a.T / d + 0.1 * torch.eye(d, dtype=F64)
+
+
+def test_frechet_distance_of_gaussians_with_known_moments() -> None:
+    """Along the axes it is |m - m'|^2 + sum (s - s')^2; in general the root of the product comes from SciPy's sqrtm."""
+    m, s = torch.tensor([0.3, -1.0, 2.0], dtype=F64), torch.tensor([1.0, 0.5, 2.0], dtype=F64)
+    x = with_moments(50, torch.zeros(3, dtype=F64), torch.eye(3, dtype=F64), 0)
+    y = with_moments(70, m, torch.diag(s**2), 1)
+    want = float(m.square().sum() + (1 - s).square().sum())
+    assert frechet_distance(x, y, resamples=2).value == pytest.approx(want, rel=1e-12)
+    d = 5
+    a, b, m = covariance(d, 2), covariance(d, 3), normal(1, d, 4)[0]
+    x, y = with_moments(50, m, a, 5), with_moments(70, torch.zeros(d, dtype=F64), b, 6)
+    want = float(m.square().sum() + a.trace() + b.trace()) - 2 * float(np.trace(sqrtm((a @ b).numpy())).real)
+    assert frechet_distance(x, y, resamples=2).value == pytest.approx(want, rel=1e-12)
+
+
+def test_frechet_distance_is_symmetric_and_zero_for_equal_samples() -> None:
+    x, y = 3 * normal(60, 6, 0) @ covariance(6, 2), 0.5 + normal(50, 6, 1)
+    there, back = (frechet_distance(a, b, resamples=2).value for a, b in ((x, y), (y, x)))
+    assert there == pytest.approx(back, rel=1e-12)
+    # the traces are sums of 6 numbers, and roots of eigenvalues of C^2 lose as many digits as C is ill-conditioned
+    C = torch.cov(x.T)
+    assert abs(frechet_distance(x, x.flip(0), resamples=2).value) < 6 * EPS * float(
+        C.trace() * torch.linalg.cond(C)
+    )
+
+
+class Features(nn.Module):
+    """A feature network as torchmetrics asks for it: a module that says how many features it has."""
+
+    num_features = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.SiLU(), nn.Flatten(), nn.Linear(48, 7)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.layers(x)
+        return features
+
+
+@pytest.mark.parametrize("batch", [7, 500])
+def test_frechet_distance_is_that_of_torchmetrics_on_images(batch: int) -> None:
+    """All at once through torchmetrics' own path, and in batches through ours: sums in another order."""
+    network = Features()
+    x, y = normal(40, 36, 0).reshape(40, 1, 6, 6), 0.5 + 1.5 * normal(30, 36, 1).reshape(30, 1, 6, 6)
+    metric = FrechetInceptionDistance(network, normalize=True)
+    with torch.no_grad():
+        metric.update(x, real=True)
+        metric.update(y, real=False)
+    got = frechet_distance(x, y, network, batch=batch, resamples=3)
+    assert got.value == pytest.approx(float(metric.compute()), rel=1e-10)
+    assert frechet_distance(network(x), network(y), resamples=3) == pytest.approx(got, rel=1e-10)
+    assert frechet_distance(x, y, network, batch=batch, resamples=3, seed=1).stderr != got.stderr
+
+
+def test_frechet_distance_draws_features_anew_with_replacement() -> None:
+    """The standard error is the spread of the distance between samples redrawn by hand."""
+    x, y, generator = normal(12, 2, 0), 1 + normal(9, 2, 1), torch.Generator().manual_seed(5)
+    values = []
+    for _ in range(4):
+        i, j = torch.randint(12, (12,), generator=generator), torch.randint(9, (9,), generator=generator)
+        values.append(frechet_distance(x[i], y[j], resamples=2).value)
+    got = frechet_distance(x, y, resamples=4, seed=5)
+    assert got.stderr == pytest.approx(float(np.std(values, ddof=1)), rel=1e-10)
+
+
 # ---- what a floor is, and that errors are honest --------------------------------------------------------
 
 
@@ -122,7 +203,19 @@ def test_sliced_wasserstein_claims_no_error_too_small() -> None:
         assert 0.85 < claimed < 2
 
 
-@pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein])
+@pytest.mark.parametrize(("shift", "ratio"), [(0.0, math.sqrt(3)), (2.0, 1.0)], ids=["equal", "not"])
+def test_frechet_distances_have_the_errors_that_they_claim(shift: float, ratio: float) -> None:
+    """For equal distributions |mean - mean'|^2 has variance 2 d s^4, s^2 being the variance of the difference. Drawn
+    anew it has 2 d s^4 + 4 s^2 |mean - mean'|^2, on average 6 d s^4: three times as much. So it is with covariances."""
+    pairs = [(normal(200, 3, 2 * i), shift + normal(200, 3, 2 * i + 1)) for i in range(200)]
+    found = [frechet_distance(x, y, resamples=10) for x, y in pairs]
+    claimed = math.sqrt(np.mean([e.stderr**2 for e in found])) / np.std([e.value for e in found], ddof=1)
+    # The spread of 200 values is known to 5% for a normal, and to some 10% for the heavier tails of squares: three
+    # times that. At 200 points the covariances' part is a little below sqrt 3.
+    assert ratio * 0.7 < claimed < ratio * 1.3
+
+
+@pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein, frechet_distance])
 def test_a_true_sample_is_at_the_floor_and_a_wrong_one_above(distance: Distance) -> None:
     n = 1000
     floor, truth, sample = noise_floor(distance, normal(2 * n, 2, 0)), normal(n, 2, 1), normal(n, 2, 2)
@@ -149,7 +242,7 @@ def test_excess_counts_standard_errors_of_the_difference() -> None:
 # ---- use ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein])
+@pytest.mark.parametrize("distance", [energy_distance, sliced_wasserstein, frechet_distance])
 def test_shapes_dtypes_and_repeats(distance: Distance) -> None:
     x, y = normal(40, 12, 0), 0.1 + normal(44, 12, 1)
     flat = distance(x, y)
@@ -179,6 +272,15 @@ def test_bad_input_is_named() -> None:
         (lambda: sliced_wasserstein(x, x[:, :2]), "points of one shape"),
         (lambda: sliced_wasserstein(x, x[:9]), "at least 10 points, got 40 and 9"),
         (lambda: sliced_wasserstein(x, x, groups=1), "groups must be at least 2, got 1"),
+        (lambda: frechet_distance(x, x[:1]), "at least 2 points, got 40 and 1"),
+        (lambda: frechet_distance(x, x[:, :2]), "points of one shape"),
+        (
+            lambda: frechet_distance(x, x, resamples=1),
+            "resamples must be at least 2 .* got resamples=1, batch=500",
+        ),
+        (lambda: frechet_distance(x, x, batch=0), "batch at least 1, got resamples=100, batch=0"),
+        (lambda: frechet_distance(x, x, lambda x: x[:3]), "one row a point, 40 rows, got 3"),
+        (lambda: frechet_distance(x, x, lambda x: x / 0), "features must be finite, got 120 that are not"),
         (lambda: noise_floor(energy_distance, x[:39]), "truth must have an even number of points, got 39"),
     ):
         with pytest.raises(ValueError, match=message):
