@@ -12,6 +12,7 @@ from itertools import product
 
 import pytest
 import torch
+from devices import fake, grown
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -21,14 +22,6 @@ from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoiseSchedule
 
 T = 100
-
-
-def grown(net):
-    """The network with every weight that starts at zero drawn at random, so that all of it has a say."""
-    for weights in net.parameters():
-        if not weights.any():
-            nn.init.normal_(weights, std=0.1)
-    return net
 
 
 def small_unet(**config):
@@ -263,15 +256,6 @@ def test_norms_have_groups_of_at_least_four_channels():
 
 
 # ---- where they run -------------------------------------------------------------------------------------------
-
-
-def fake(make, device):
-    """A network on a device that may not exist, inside FakeTensorMode: a CPU build can neither draw nor copy there."""
-    with torch.device("meta"):
-        net = make()
-    empty = {name: torch.empty(weights.shape, device=device) for name, weights in net.state_dict().items()}
-    net.load_state_dict(empty, assign=True)
-    return net.requires_grad_(device == "meta")  # autograd of a build without CUDA cannot name a CUDA device
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
