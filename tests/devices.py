@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,9 +22,10 @@ def grown(net: Net) -> Net:
 
 def fake(make: Callable[[], Net], device: str) -> Net:
     """A network on a device that may not exist, inside FakeTensorMode: a CPU build can neither draw nor copy there."""
-    with torch.device("meta"):
+    with unset_fake_temporarily(), torch.device("meta"):
         net = make()
-    empty = {name: torch.empty_like(value, device=device) for name, value in net.state_dict().items()}
+        kinds = {name: (value.shape, value.dtype) for name, value in net.state_dict().items()}
+    empty = {name: torch.empty(shape, dtype=dtype, device=device) for name, (shape, dtype) in kinds.items()}
     net.load_state_dict(empty, assign=True)
     return net.requires_grad_(device == "meta")  # autograd of a build without CUDA cannot name a CUDA device
 
