@@ -262,6 +262,30 @@ def two_grids(left: Any, right: Any, columns: Sequence[int], left_title: str, ri
         ax.spines[:].set_visible(False)
 
 
+# ---- chapter 5 ------------------------------------------------------------------------------------------------
+
+
+def unet_shapes(ax: Axes, rows: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]]) -> None:
+    """The parts of a U-Net in their order, each a bar as high as the side of its maps, with their channels on it.
+
+    Args:
+        rows: name, shape of the input and of the output (channels, height, width), number of weights. Arcs join the
+            blocks `down.i.k` and `up.i.k`: the skips.
+    """
+    place = {name: i for i, (name, *_) in enumerate(rows)}
+    looks = {"down": BLUE, "up": GREEN, "middle": ORANGE}
+    for i, (name, _, (channels, side, _), _) in enumerate(rows):
+        ax.bar(i, side, color=looks.get(name.split(".")[0], "#b0b0b0"), width=0.8)
+        ax.text(i, 1, str(channels), ha="center", va="bottom", color="black", fontsize=9)
+        partner = place.get(name.replace("down", "up"), i)
+        if partner > i:
+            arc = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=-0.2", "color": GREY}
+            ax.annotate("", xy=(partner, side + 0.5), xytext=(i, side + 0.5), arrowprops=arc)
+    ax.set_xticks(range(len(rows)), list(place), rotation=60, ha="right", fontsize=8)
+    sides = sorted({row[2][1] for row in rows})
+    ax.set(ylabel="side of the maps", yticks=sides, ylim=(0, 1.45 * sides[-1]))
+
+
 # ---- chapter 6 ------------------------------------------------------------------------------------------------
 
 

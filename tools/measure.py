@@ -1,0 +1,325 @@
+"""Measure what takes too long for a notebook: `python tools/measure.py images` writes book/measured/images.json.
+
+Chapter 5's numbers, from the weights that come with the package, on one thread: about three hours on one CPU core.
+They are entries, measured one by one, each with its seed, its size and the seconds it took. The file is written anew
+after every entry, so a stopped run goes on where it was; entries of other weights, or of another size, are measured
+again. The nearest training images go into images.npz beside it; for them the training set is needed.
+
+`--only REGEX` measures the entries whose names it matches, `--n` is the number of images of an entry.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from diffnotes.checkpoint import SHIPPED, load_model, write_file
+from diffnotes.classifier import Classifier, accuracy, load_classifier, predict
+from diffnotes.data import fashion_mnist
+from diffnotes.ddim import Eta, ddim_encode, ddim_sample
+from diffnotes.guidance import guided
+from diffnotes.metrics import Estimate, frechet_distance
+from diffnotes.nets import Network
+from diffnotes.objective import vlb_terms
+from diffnotes.schedule import NoisePredictor, NoiseSchedule, Spacing
+
+FOLDER = Path(__file__).resolve().parent.parent / "book" / "measured"
+WEIGHTS = ("fashion", "fashion_classifier")
+COMMAND = "python tools/measure.py images"
+
+HELD_OUT = 1000  # the first test images: the floor; the other 9,000 are what samples are compared with
+CHUNK = 100  # images sampled together; chunk k has the seed SEED + k, so all entries share their x_T
+SEED = 0
+ETAS: tuple[Eta, ...] = (0.0, 0.2, 0.5, 1.0, "sigma_hat")
+FEW = (10, 20, 50, 100)  # numbers of steps for all of them
+ALL: tuple[Eta, ...] = (0.0, 1.0, "sigma_hat")  # for all 1000 steps, the long runs
+CLIP = 1.0  # the predicted x_0 is clamped to the range of the pixels, and eps derived again
+SCALES = (0.5, 1.0, 2.0, 4.0)
+STRIDES = (10, 20, 50, 100, 200, 500, 1000)
+NEAR_DATA, FURTHER = 20, 60  # levels of the bound: t = 2 .. 20 all, of the others a random 60
+
+Measured = dict[str, Any]
+
+
+class Tools(NamedTuple):
+    """The two networks, the real images, and the features of those that samples are compared with."""
+
+    net: Network
+    schedule: NoiseSchedule
+    classifier: Classifier
+    x: Tensor
+    y: Tensor
+    reference: Tensor
+
+
+def load() -> Tools:
+    """Everything that a measurement needs, all of it from the package."""
+    net, schedule, _ = load_model(WEIGHTS[0])
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier, _ = load_classifier(WEIGHTS[1])
+    x, y = fashion_mnist("test")
+    return Tools(net, schedule, classifier, x, y, features(classifier, x[HELD_OUT:]))
+
+
+@torch.no_grad()
+def features(classifier: Classifier, x: Tensor) -> Tensor:
+    """The features of images, 500 at a time, shape (n, 64)."""
+    return torch.cat([classifier.features(part) for part in torch.split(x, 500)])
+
+
+# ---- samples ----------------------------------------------------------------------------------------------------
+
+
+def sample(
+    tools: Tools,
+    n: int,
+    steps: int,
+    eta: Eta,
+    spacing: Spacing,
+    scale: float = 0,
+    bf16: bool = True,
+    clip: float | None = CLIP,
+) -> tuple[Tensor, Tensor]:
+    """n images and the classes that they were asked for, 0 1 .. 9 0 1 and so on.
+
+    The network runs in bfloat16 under autocast, as it was trained, or in float32.
+    """
+    images, classes = [], []
+    for k in range(-(-n // CHUNK)):
+        generator = Generator().manual_seed(SEED + k)
+        x_T = torch.randn(CHUNK, 1, 28, 28, generator=generator)[: n - k * CHUNK]
+        y = torch.arange(len(x_T)) % 10
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            model: NoisePredictor = guided(tools.net, y, scale)
+            x = ddim_sample(
+                tools.schedule, model, x_T, steps, eta, spacing=spacing, generator=generator, clip=clip
+            )
+        images.append(x)
+        classes.append(y)
+    return torch.cat(images), torch.cat(classes)
+
+
+def sampled(
+    tools: Tools,
+    n: int,
+    steps: int,
+    eta: Eta,
+    spacing: Spacing = "linspace",
+    scale: float = 0,
+    bf16: bool = True,
+    clip: float | None = CLIP,
+) -> Measured:
+    """The Fréchet distance of samples to the reference, and how many are given the class they were asked for."""
+    x, y = sample(tools, n, steps, eta, spacing, scale, bf16, clip)
+    found = frechet_distance(features(tools.classifier, x), tools.reference)
+    right = (predict(tools.classifier, x) == y).double()
+    return {
+        "steps": steps,
+        "eta": eta,
+        "spacing": spacing,
+        "scale": scale,
+        "clip": clip,
+        "dtype": "bfloat16" if bf16 else "float32",
+        "frechet": _rounded(found),
+        "agreement": _rounded(_mean(right)),
+    }
+
+
+# ---- the other measurements ---------------------------------------------------------------------------------------
+
+
+def floor(tools: Tools, n: int) -> Measured:
+    """The Fréchet distance between real images and real images, at the sizes of the samples."""
+    real = features(tools.classifier, tools.x[: min(n, HELD_OUT)])
+    return {"n": len(real), "frechet": _rounded(frechet_distance(real, tools.reference))}
+
+
+def classifier_accuracy(tools: Tools, n: int) -> Measured:
+    """The share of all real test images that the classifier gives their class."""
+    return {"n": len(tools.x), "accuracy": accuracy(tools.classifier, fashion_mnist("test"))}
+
+
+def bits(tools: Tools, n: int) -> Measured:
+    """The variational bound of n real images without their labels, in bits per dimension, in float32.
+
+    The terms near the data are large and differ from one t to the next, so all of t = 2 .. 20 are taken. Of the others
+    a new random set for each chunk stands for all: unbiased, see (img-levels-drawn) in chapter 5.
+    """
+    generator = Generator().manual_seed(SEED)
+    T, unit = tools.schedule.T, 1 / (28 * 28 * np.log(2))
+    near, totals, firsts, ends = range(2, NEAR_DATA + 1), [], [], []
+    sums, counts = torch.zeros(T + 1).double(), torch.zeros(T + 1)
+    for x0 in torch.split(tools.x[:n], 20):
+        far = (torch.randperm(T - NEAR_DATA, generator=generator)[:FURTHER] + NEAR_DATA + 1).tolist()
+        ts = [*near, *far]
+        terms = vlb_terms(tools.schedule, tools.net, x0, decoder="discrete", ts=ts, generator=generator)
+        steps = terms.L_t * unit
+        part = steps[:, : len(near)].sum(1) + (T - NEAR_DATA) * steps[:, len(near) :].mean(1)
+        totals.append(terms.L_T * unit + part + terms.L_0 * unit)
+        firsts.append(terms.L_0 * unit)
+        ends.append(terms.L_T * unit)
+        sums[ts] += steps.sum(0)
+        counts[ts] += len(x0)
+    seen = counts > 0
+    return {
+        "bits_per_dim": _rounded(_mean(torch.cat(totals))),
+        "L_0": _rounded(_mean(torch.cat(firsts))),
+        "L_T": float(f"{torch.cat(ends).mean():.4g}"),
+        "t": seen.nonzero().flatten().tolist(),
+        "L_t": [float(f"{v:.3g}") for v in (sums / counts)[seen].tolist()],
+    }
+
+
+def round_trip(tools: Tools, n: int, steps: int) -> Measured:
+    """Mean squared error per pixel, for pixels in [0, 1], of real images encoded and decoded in `steps` steps."""
+    n = max(2, n // 20)
+    x, y = tools.x[:n], tools.y[:n]
+    model = guided(tools.net, y)
+    code = ddim_encode(tools.schedule, model, x, steps)
+    back = ddim_sample(tools.schedule, model, code, steps)
+    error = ((back - x) / 2).square().flatten(1).mean(1).double()
+    spread = code.flatten(1).double()
+    return {
+        "n": n,
+        "steps": steps,
+        "error": _rounded(_mean(error)),
+        "code_mean": round(float(spread.mean()), 3),
+        "code_std": round(float(spread.std()), 3),
+    }
+
+
+def neighbours(tools: Tools, n: int, path: Path) -> Measured:
+    """Distances of samples, and of real test images, to their nearest training images; ten of the pairs as pictures."""
+    n = min(n, 500)
+    train = fashion_mnist("train").x
+    of_train = features(tools.classifier, train)
+    samples, _ = sample(tools, n, 20, 0.0, "trailing")
+    samples = samples.clamp(-1, 1)
+    out, kept = {}, {"samples": samples[:10]}
+    for name, x in (("samples", samples), ("test", tools.x[:n])):
+        pixel, at_pixel = _nearest(x.flatten(1), train.flatten(1))
+        feature, at_feature = _nearest(features(tools.classifier, x), of_train)
+        pixel = pixel / 2 / 28  # root mean square per pixel, for pixels in [0, 1]
+        kept |= {f"{name}_pixel_distance": pixel, f"{name}_feature_distance": feature}
+        if name == "samples":
+            kept |= {"by_pixel": train[at_pixel[:10]], "by_feature": train[at_feature[:10]]}
+        quartiles = torch.tensor([0.0, 0.25, 0.5, 0.75])
+        out[name] = {
+            "pixel_quartiles": [round(v, 4) for v in pixel.quantile(quartiles).tolist()],
+            "feature_quartiles": [round(v, 3) for v in feature.quantile(quartiles).tolist()],
+        }
+    arrays = {
+        key: value.numpy().astype(np.float16)
+        if value.ndim == 1
+        else ((value + 1) * 127.5).round().to(torch.uint8).numpy()
+        for key, value in kept.items()
+    }
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return {"n": n, "training_images": len(train), "steps": 20, "eta": 0.0, "quartiles": "0, 1, 2, 3", **out}
+
+
+def _nearest(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance of each point to the nearest of `train`, and which it is."""
+    found = [torch.cdist(part, train).min(1) for part in torch.split(x, 50)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def _mean(values: Tensor) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5))
+
+
+def _rounded(estimate: Estimate) -> list[float]:
+    """Value and standard error to six digits: more than another machine would reproduce."""
+    return [float(f"{number:.6g}") for number in estimate]
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+def entries(folder: Path) -> dict[str, Callable[[Tools, int], Measured]]:
+    """Every measurement by its name, the quick ones first."""
+
+    def cell(steps: int, eta: Eta, **more: Any) -> Callable[[Tools, int], Measured]:
+        return partial(sampled, steps=steps, eta=eta, **more)
+
+    found: dict[str, Callable[[Tools, int], Measured]] = {
+        "accuracy": classifier_accuracy,
+        "floor": floor,
+        "live/float32": lambda tools, n: {"n": CHUNK, **sampled(tools, CHUNK, 10, 0.0, bf16=False)},
+        "live/bfloat16": lambda tools, n: {"n": CHUNK, **sampled(tools, CHUNK, 10, 0.0)},
+        "neighbours": lambda tools, n: neighbours(tools, n, folder / "images.npz"),
+    }
+    found |= {f"sample/{steps}/{eta}": cell(steps, eta) for steps in FEW for eta in ETAS}
+    for steps in FEW[:2]:
+        found[f"trailing/{steps}/0.0"] = cell(steps, 0.0, spacing="trailing")
+        found[f"trailing/{steps}/sigma_hat"] = cell(steps, "sigma_hat", spacing="trailing")
+    for eta in (0.0, 1.0):
+        found[f"unclamped/50/{eta}"] = cell(50, eta, clip=None)
+    found |= {f"guided/{w}": cell(20, 0.0, spacing="trailing", scale=w) for w in SCALES}
+    found["bits"] = bits
+    found |= {f"round-trip/{steps}": partial(round_trip, steps=steps) for steps in STRIDES}
+    return found | {f"sample/1000/{eta}": cell(1000, eta) for eta in ALL}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def images(folder: Path, n: int, only: str) -> None:
+    """Measure what is not measured yet, and write it after every entry."""
+    path = folder / "images.json"
+    provenance = {
+        "command": COMMAND,
+        "weights": {name: sha256(SHIPPED / f"{name}.safetensors") for name in WEIGHTS},
+        "torch": str(torch.__version__).split("+")[0],
+        "seed": SEED,
+        "threads": 1,
+        "reference": f"the test images from {HELD_OUT} on",
+    }
+    done: dict[str, Any] = {}
+    if path.exists():
+        old = json.loads(path.read_text("utf-8"))
+        if old["provenance"]["weights"] == provenance["weights"]:
+            done = {name: entry for name, entry in old["entries"].items() if entry["asked_n"] == n}
+    tools = load()
+    for name, measure in entries(folder).items():
+        if name in done or not re.search(only, name):
+            continue
+        start = time.perf_counter()
+        entry = {"n": n, "seed": SEED, **measure(tools, n), "asked_n": n}
+        done[name] = entry | {"seconds": round(time.perf_counter() - start, 1)}
+        ordered = {key: done[key] for key in entries(folder) if key in done}
+        content = json.dumps({"provenance": provenance, "entries": ordered}, indent=1, ensure_ascii=False)
+        write_file(path, (content + "\n").encode(), "measurements")
+        print(name, {k: v for k, v in done[name].items() if k not in ("t", "L_t")}, flush=True)
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["images"])
+    parser.add_argument("--n", type=int, default=1000, help="images an entry (default 1000)")
+    parser.add_argument("--only", default="", help="measure entries whose names match this")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    arguments = parser.parse_args()
+    if arguments.n < 20:
+        parser.error(f"--n must be at least 20, got {arguments.n}")
+    torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    images(arguments.folder, arguments.n, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
