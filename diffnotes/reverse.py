@@ -256,10 +256,9 @@ def walk(
 ) -> Float[Tensor, "..."]:
     """Run a sampler: from `x`, which is left as it is, over all `jumps`, one model call each.
 
-    A jump costs two or three passes over the data and no wait for the device. Two buffers take turns: the jump's
-    noise is drawn into the idle one, and the new x is built on top of it. The model's input and output are only read.
-
-    `t` is one buffer too, filled anew for each call of the model: a model that keeps it must copy it.
+    A jump costs two or three passes over the data and no wait for the device. One with noise draws it into an idle
+    buffer, and builds the new x on top of it; one without turns x into the new one in place. What the model returns is
+    only read. What it is given, x and `t`, is overwritten after the call: a model that keeps them must copy them.
 
     Returns:
         The last x, shaped like `x`; with `return_path` all of them, shape (jumps + 1, batch, ...), `x` first.
@@ -275,13 +274,14 @@ def walk(
     _same_device(x, generator)
     jumps = list(jumps)
     path = x.new_empty(len(jumps) + 1, *x.shape) if return_path else None
-    x, idle = x.clone(), torch.empty_like(x)
+    x, idle = x.clone(), torch.empty_like(x) if any(jump.spread for jump in jumps) else x
     t = torch.empty(len(x), dtype=torch.int64, device=x.device)
     if path is not None:
         path[0] = x
-    for i, jump in enumerate(tqdm(jumps, desc="sampling", disable=not progress)):
+    for i, jump in enumerate(tqdm(jumps, desc="sampling") if progress else jumps):
         eps = model(x, t.fill_(jump.t))
-        _same_shape(x, eps=eps)
+        if eps.shape != x.shape:
+            _same_shape(x, eps=eps)
         (signal, noise), (keep, turn) = jump.source, jump.target
         if clip is None:  # x_0 = (x - noise * eps) / signal, put in
             of_x, other, of_other = keep / signal, eps, turn - keep / signal * noise
@@ -289,10 +289,12 @@ def walk(
             x0 = torch.sub(x, eps, alpha=noise).div_(signal).clamp_(-clip, clip)  # (rev-x0-from-eps)
             of_x, other, of_other = turn / noise, x0, keep - turn / noise * signal
         if jump.spread:
-            idle.normal_(0, jump.spread, generator=generator).add_(x, alpha=of_x)
+            x, idle = idle.normal_(0, jump.spread, generator=generator).add_(x, alpha=of_x), x
+        elif torch._C._is_alias_of(x, other):  # type: ignore[attr-defined]  # a model may return what it was given
+            x = x * of_x
         else:
-            torch.mul(x, of_x, out=idle)
-        x, idle = idle.add_(other, alpha=of_other), x
+            x.mul_(of_x)
+        x.add_(other, alpha=of_other)
         if path is not None:
             path[i + 1] = x
     return x if path is None else path

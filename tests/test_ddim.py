@@ -634,12 +634,21 @@ def ops_a_step(run: Callable[..., Tensor], **kwargs: Any) -> list[str]:
 
 
 def test_a_step_is_a_few_fused_operations_and_never_waits() -> None:
-    fill, mul, add, draw_ = "fill_.Scalar", "mul.out", "add_.Tensor", "normal_.default"
+    fill, mul, add, draw_ = "fill_.Scalar", "mul_.Tensor", "add_.Tensor", "normal_.default"
     assert ops_a_step(ddim_sample) == sorted([fill, mul, add])
     assert ops_a_step(ddim_encode) == sorted([fill, mul, add])
     # no tensor is made in a jump, so memory does not grow with the steps
     assert ops_a_step(ddim_sample, eta=0.5) == sorted([fill, draw_, add, add])
     assert not any(name.startswith(("empty", "clone")) for name in ops_a_step(dpmpp_2m_sample))
+
+
+@pytest.mark.parametrize("given", [lambda x, t: x, lambda x, t: x.view(2, 4).view(4, 2), lambda x, t: x[:]])
+def test_a_model_may_return_what_it_was_given(given) -> None:
+    """The jump works in place: with eps in the same memory as x it must not."""
+    x_T = draw(4, 2)
+    expected = ddim_sample(LINEAR, lambda x, t: x.clone(), x_T, 7)
+    assert torch.equal(ddim_sample(LINEAR, given, x_T, 7), expected)
+    assert torch.equal(x_T, draw(4, 2))
 
 
 def test_ddim_step_never_waits() -> None:
