@@ -19,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint types format notebooks serve lab account clean distclean
+.PHONY: help setup book pdf test lint types format notebooks serve lab account clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ $(EXECUTED):
 	@mkdir -p _build
 	rm -rf _build/.jupyter_cache _build/.executed-with-*
 	@touch $@
+
+pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chromium)
+	$(ONE_THREAD) $(BIN)/python tools/pdf.py
 
 test: lint types book  ## everything: lint, types, the build, and all tests, the notebooks' outputs among them
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
