@@ -4,17 +4,25 @@ import time
 from collections.abc import Callable
 
 
-def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds that one call of each task takes: the least of `rounds` rounds, in each of which all take their turn.
+def all_rounds(
+    tasks: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds that each task takes in each of `rounds` rounds, in which all take their turn after a call to warm up.
 
-    The least is what the task costs where nothing else interferes; taking turns lets a slow spell hit all alike.
+    Taking turns lets a slow spell hit all alike, so that two times of one round can be compared. On a machine with
+    more work than cores, `time.process_time` for a clock leaves out the time in which others had the core.
     """
     for task in tasks.values():  # caches, first allocations
         task()
-    best = dict.fromkeys(tasks, float("inf"))
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = clock()
             task()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            times[name].append(clock() - start)
+    return times
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The least of `all_rounds` for each task: what it costs where nothing else interferes."""
+    return {name: min(times) for name, times in all_rounds(tasks, rounds).items()}

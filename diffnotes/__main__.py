@@ -16,19 +16,22 @@ import shlex
 import sys
 import warnings
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffnotes import distributed, run
 from diffnotes.checkpoint import load_model, write_file
+from diffnotes.classifier import load_classifier, predict
 from diffnotes.data import cifar10, fashion_mnist
 from diffnotes.nets import MLP, Network
 from diffnotes.presets import PRESETS
 from diffnotes.reverse import Variance
+from diffnotes.schedule import NoiseSchedule, Spacing
 from diffnotes.watch import png
 
 BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28), 3: (cifar10, 32)}
@@ -65,21 +68,7 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
     shape = _shape(net)
     if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
         raise ValueError(f"out must name an .npz: samples of shape {shape} are no images")
-    x = run.samples(
-        schedule,
-        net,
-        arguments.count,
-        shape,
-        sampler=arguments.sampler,
-        steps=arguments.steps,
-        eta=arguments.eta,
-        classes=arguments.classes,
-        guidance=arguments.guidance,
-        clip=1.0 if len(shape) == 3 else None,
-        seed=arguments.seed,
-        batch=arguments.batch,
-        progress=True,
-    )
+    x = _drawn(arguments, net, schedule, arguments.count)
     for path in arguments.out if distributed.rank() == 0 else ():
         if path.suffix == ".png":
             write_file(path, png(x, len(arguments.classes) or math.ceil(math.sqrt(len(x)))))
@@ -90,21 +79,34 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
         print(f"{path}: {len(x)} samples")
 
 
+def _drawn(arguments: Namespace, net: Network, schedule: NoiseSchedule, n: int) -> Tensor:
+    """n samples, by the options of `_sampling_options`."""
+    names = ("sampler", "steps", "eta", "spacing", "classes", "guidance", "bf16", "seed", "batch")
+    how: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    shape = _shape(net)
+    return run.samples(schedule, net, n, shape, clip=1.0 if len(shape) == 3 else None, progress=True, **how)
+
+
 def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
-    """Print one object of JSON: bits per dimension on test images, the terms of the bound, and a standard error."""
+    """Print one object of JSON: bits per dimension on test images, the terms of the bound, and a standard error.
+
+    With --frechet N also the Fréchet distance of N samples to the test images, in the features of the classifier that
+    comes with the package; and with --classes the share of samples that it gives the class they were asked for.
+    """
     net, schedule, _ = load_model(arguments.weights, device)
     if len(_shape(net)) != 3:
         raise ValueError(f"weights must be of a network for images, got an {type(net).__name__}")
     load, _ = BY_CHANNELS[_shape(net)[0]]
+    if arguments.frechet and load is not fashion_mnist:
+        raise ValueError("frechet must be 0 but for Fashion-MNIST, whose classifier comes with the package")
     with distributed.first_here():
-        x, y = load("test", folder=arguments.data)
-    if arguments.count is not None:
-        x, y = x[: arguments.count], y[: arguments.count]
+        real, y = load("test", folder=arguments.data)
+    x = real[: arguments.count]
     found = run.likelihood(
         schedule,
         net,
         x,
-        y if arguments.conditional else None,
+        y[: arguments.count] if arguments.conditional else None,
         variance=arguments.variance,
         every=arguments.every,
         seed=arguments.seed,
@@ -121,8 +123,24 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
         "seed": arguments.seed,
         **{name: round(value, 6) for name, value in found.items()},
     }
+    if arguments.frechet:
+        drawn = _drawn(arguments, net, schedule, arguments.frechet)
+        report["frechet"] = _compared(drawn, real, arguments.classes) if distributed.rank() == 0 else None
     if distributed.rank() == 0:
         print(json.dumps(report))
+
+
+def _compared(x: Tensor, real: Tensor, classes: Sequence[int]) -> dict[str, Any]:
+    """How far samples are from real images, and whether they show the classes they were asked for."""
+    from diffnotes.metrics import frechet_distance  # which needs torchmetrics
+
+    classifier, _ = load_classifier("fashion_classifier")
+    found = frechet_distance(x, real, classifier.features)
+    report = {"samples": len(x), "distance": round(found.value, 6), "stderr": round(found.stderr, 6)}
+    if classes:
+        right = predict(classifier, x) == run.labels(len(x), classes)
+        report["agreement"] = round(float(right.double().mean()), 6)
+    return report
 
 
 def _shape(net: Network) -> tuple[int, ...]:
@@ -176,13 +194,20 @@ def _sample_options(sub: ArgumentParser) -> None:
     )
     sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png, an .npz, or both")
     sub.add_argument("--count", type=int, default=100, help="how many (100)")
-    sub.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
-    sub.add_argument("--steps", type=int, help="50 for ddim, 20 for 2m, all for ddpm")
-    sub.add_argument("--eta", type=_eta, default=0.0, help="of ddim, in [0, 1], or sigma_hat")
-    sub.add_argument("--classes", type=int, nargs="+", default=[], help="to draw in turn, one a column")
-    sub.add_argument("--guidance", type=float, default=0.0, help="the scale w, 0 for none")
+    _sampling_options(sub)
+
+
+def _sampling_options(sub: ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--batch", type=int, default=50, help="samples that are drawn together (50)")
+    sub.add_argument("--batch", type=int, default=50, help="images that are worked out together (50)")
+    group = sub.add_argument_group("samples")
+    group.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
+    group.add_argument("--steps", type=int, help="50 for ddim, 20 for 2m, all for ddpm")
+    group.add_argument("--eta", type=_eta, default=0.0, help="of ddim, in [0, 1], or sigma_hat")
+    group.add_argument("--spacing", choices=get_args(Spacing), default="trailing", help="of the steps")
+    group.add_argument("--classes", type=int, nargs="+", default=[], help="to draw in turn, one a column")
+    group.add_argument("--guidance", type=float, default=0.0, help="the scale w, 0 for none")
+    group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
 
 
 def _evaluate_options(sub: ArgumentParser) -> None:
@@ -194,8 +219,8 @@ def _evaluate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--every", type=int, default=1, help="of the terms of the bound take one in so many")
     sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
     sub.add_argument("--conditional", action="store_true", help="tell the network the labels")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--batch", type=int, default=50, help="images that are worked out together (50)")
+    sub.add_argument("--frechet", type=int, default=0, help="compare so many samples with the test images")
+    _sampling_options(sub)
 
 
 def main(argv: list[str]) -> None:

@@ -28,7 +28,7 @@ from diffnotes.nets import Network
 from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.presets import Preset
 from diffnotes.reverse import Variance, ddpm_sample
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, Spacing
 from diffnotes.train import TrainConfig, Trainer, _seed, fit
 from diffnotes.watch import Images, Metrics, Pictures
 
@@ -98,9 +98,11 @@ def samples(
     sampler: Sampler = "ddim",
     steps: int | None = None,
     eta: Eta = 0.0,
+    spacing: Spacing = "trailing",
     classes: Sequence[int] = (),
     guidance: float = 0.0,
     clip: float | None = None,
+    bf16: bool = False,
     seed: int = 0,
     batch: int = 50,
     progress: bool = False,
@@ -113,9 +115,11 @@ def samples(
         sampler: `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`.
         steps: None for 50, T or 20, in this order.
         eta: of DDIM alone.
+        spacing: of the steps, see `timesteps`.
         classes: which to draw, in turn; none for samples without a label.
         guidance: see `guided`; 0 for none.
         clip: see the samplers; 1 suits images.
+        bf16: run the network in bfloat16 by autocast.
         batch: samples that are drawn together.
 
     Raises:
@@ -137,11 +141,13 @@ def samples(
         generator = Generator(device).manual_seed(_seed(seed, "samples", number))
         x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
         eps = guided(model, y[rows], guidance) if classes else model
-        if sampler == "ddim":
-            return ddim_sample(schedule, eps, x_T, steps, eta, generator=generator, clip=clip)
-        if sampler == "ddpm":
-            return ddpm_sample(schedule, eps, x_T, steps=steps, generator=generator, clip=clip)
-        return dpmpp_2m_sample(schedule, eps, x_T, steps, clip=clip)
+        how: dict[str, Any] = {"steps": steps, "spacing": spacing, "clip": clip}
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            if sampler == "ddim":
+                return ddim_sample(schedule, eps, x_T, eta=eta, generator=generator, **how)
+            if sampler == "ddpm":
+                return ddpm_sample(schedule, eps, x_T, generator=generator, **how)
+            return dpmpp_2m_sample(schedule, eps, x_T, **how)
 
     return distributed.in_batches(draw, n, batch, shape, progress=progress)
 

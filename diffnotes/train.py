@@ -361,7 +361,7 @@ class Trainer(Generic[Net]):
         self.source = _source(data)
         ahead = self.device.type == "cuda"
         self.data = Ahead(self.source, self.device, config.steps, self.rows) if ahead else self.source
-        self.together = DistributedDataParallel(model, broadcast_buffers=False) if self.size > 1 else None
+        self.together = DistributedDataParallel(model) if self.size > 1 else None
         network = model if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
         self.average = AveragedModel(model, multi_avg_fn=self._averaging).requires_grad_(False)

@@ -248,6 +248,7 @@ def weights(tmp_path):
         "--steps 5 --eta 0.5 --classes 2 0 --guidance 0.5",
         "--steps 5 --eta sigma_hat",
         "--sampler ddpm",
+        "--steps 5 --spacing linspace --bf16",
         "--sampler 2m --steps 5 --classes 1",
     ],
 )
@@ -327,6 +328,34 @@ def test_evaluate_prints_one_object_of_json(weights, capsys):
         sum(whole[name] for name in ("L_T", "L_t", "L_0")), abs=1e-5
     )
     assert whole["stderr"] > 0
+
+
+def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
+    """Fake samples: the first test images themselves, so the distance is small and the classifier is mostly right."""
+    images = cli.fashion_mnist("test")
+    monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
+    monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[images.y == 3][:n])
+    net = UNet(channels=1, T=50, width=4, multipliers=(1,))
+    save_model(tmp_path / "net.safetensors", net, SCHEDULE)
+    words = ["--every", "50", "--count", "4", "--batch", "2", "--frechet", "300", "--classes", "3"]
+    cli.main(["evaluate", str(tmp_path / "net.safetensors"), "--device", "cpu", *words])
+    report = json.loads(capsys.readouterr().out)["frechet"]
+    assert report["samples"] == 300
+    assert report["agreement"] > 0.85  # the classifier knows 93.7% of all, and dresses are not its worst
+    assert report["distance"] > 10 * report["stderr"]  # nothing but dresses is not the whole wardrobe
+    monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[:n])
+    cli.main(["evaluate", str(tmp_path / "net.safetensors"), "--device", "cpu", *words[:-2]])
+    mixed = json.loads(capsys.readouterr().out)["frechet"]
+    assert mixed["distance"] < report["distance"] / 5
+    assert "agreement" not in mixed
+
+
+def test_other_images_have_no_classifier(tmp_path):
+    net = UNet(channels=3, T=50, width=4, multipliers=(1,))
+    save_model(tmp_path / "net.safetensors", net, SCHEDULE)
+    assert "frechet must be 0 but for Fashion-MNIST" in refused(
+        "evaluate", tmp_path / "net.safetensors", "--device", "cpu", "--frechet", 5
+    )
 
 
 def test_the_bound_is_that_of_vlb_terms():
