@@ -63,3 +63,13 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     assert (sheet[:, 8:10] == 1).all()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["above", "below"]
     plt.close()
+
+
+def test_the_u_net_is_drawn_with_its_sides_and_skips() -> None:
+    _, ax = plt.subplots()
+    shapes = {"stem": (4, 8, 8), "down.0.0": (4, 8, 8), "middle.0": (8, 4, 4), "up.0.0": (4, 8, 8)}
+    plots.unet_shapes(ax, [(name, (1, 8, 8), shape, 10) for name, shape in shapes.items()])
+    assert [bar.get_height() for bar in ax.patches] == [8, 8, 4, 8]
+    arcs = [(text.xyann[0], text.xy[0]) for text in ax.texts if hasattr(text, "xyann")]
+    assert arcs == [(1, 3)]  # from down.0.0 to up.0.0, and no other
+    plt.close()

@@ -1,0 +1,78 @@
+"""tools/measure.py: entries are measured once, written as they come, and measured again where they no longer hold."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tools import measure
+
+
+class Bench:
+    """Three entries that cost nothing; which were measured, in order, and which raise."""
+
+    def __init__(self) -> None:
+        self.measured: list[str] = []
+        self.broken: set[str] = set()
+
+    def entries(self, folder: Path) -> dict[str, Callable[..., measure.Measured]]:
+        return {name: partial(self.measure, name) for name in ("a", "bb", "ccc")}
+
+    def measure(self, name: str, tools: object, n: int) -> measure.Measured:
+        if name in self.broken:
+            raise RuntimeError("the power went out")
+        self.measured.append(name)
+        return {"value": len(name)}
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench()
+    monkeypatch.setattr(measure, "entries", bench.entries)
+    monkeypatch.setattr(measure, "load", lambda: None)
+    monkeypatch.setattr(measure, "sha256", lambda path: f"of {path.name}")
+    return bench
+
+
+def values(folder: Path) -> dict[str, int]:
+    entries = json.loads((folder / "images.json").read_text("utf-8"))["entries"]
+    return {name: entry["value"] for name, entry in entries.items()}
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, bench: Bench) -> None:
+    bench.broken.add("bb")
+    with pytest.raises(RuntimeError, match="power"):
+        measure.images(tmp_path, 20, "")
+    assert values(tmp_path) == {"a": 1}
+    bench.broken.clear()
+    measure.images(tmp_path, 20, "")
+    measure.images(tmp_path, 20, "")
+    assert bench.measured == ["a", "bb", "ccc"]
+    assert list(values(tmp_path)) == ["a", "bb", "ccc"]
+
+
+def test_only_what_is_asked_for_is_measured_and_the_order_stays(tmp_path: Path, bench: Bench) -> None:
+    measure.images(tmp_path, 20, "c+")
+    measure.images(tmp_path, 20, "a")
+    assert bench.measured == ["ccc", "a"]
+    assert list(values(tmp_path)) == ["a", "ccc"]
+
+
+def test_another_size_and_other_weights_are_measured_again(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure.images(tmp_path, 20, "a")
+    measure.images(tmp_path, 30, "a")
+    monkeypatch.setattr(measure, "sha256", lambda path: "another")
+    measure.images(tmp_path, 30, "a")
+    measure.images(tmp_path, 30, "a")
+    assert bench.measured == ["a"] * 3
+
+
+def test_every_entry_has_its_own_settings() -> None:
+    found = measure.entries(Path())
+    assert {"floor", "bits", "live/float32", "sample/10/0.0", "sample/1000/sigma_hat"} <= set(found)
+    settings = [repr((f.keywords, f.func)) for f in found.values() if hasattr(f, "keywords")]
+    assert len(set(settings)) == len(settings)
