@@ -130,10 +130,10 @@ def tiny(folder: Path | None) -> Slow:
 
 
 TINY = TrainConfig(steps=120, batch=8, warmup=10, save_every=10)
-PRESETS["tiny"] = lambda: Preset(SCHEDULE, lambda: network(torch.float32), tiny, "tiny", TINY)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    PRESETS["tiny"] = lambda: Preset(SCHEDULE, lambda: network(torch.float32), tiny, "tiny", TINY)
     if sys.argv[1] == "cli":
         cli.main(sys.argv[2:])
     else:
