@@ -148,7 +148,7 @@ def kill_rank_one(folder):
     os.kill(int((folder / "1").read_text()), signal.SIGKILL)
 
 
-def test_a_killed_worker_stops_the_job_which_goes_on_alone(tmp_path, capsys):
+def test_a_killed_worker_stops_the_job_which_goes_on_alone(tmp_path, capsys, monkeypatch):
     job = subprocess.Popen(
         [*TORCHRUN, several.__file__, "cli", *command(tmp_path)],
         stderr=subprocess.PIPE,
@@ -162,6 +162,7 @@ def test_a_killed_worker_stops_the_job_which_goes_on_alone(tmp_path, capsys):
     assert not (tmp_path / "weights.safetensors").exists()
     done = int(list_checkpoints(tmp_path / "run")[-1].name[5:])
     assert 10 <= done < 120
+    monkeypatch.setitem(cli.PRESETS, "tiny", several.preset)
     cli.main(command(tmp_path))  # not under torchrun
     assert "weights.safetensors: loss" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
