@@ -294,21 +294,26 @@ def contact_sheet(
     rows: Sequence[Any],
     names: Sequence[str],
     groups: Sequence[str] = ("",),
+    *,
+    negative: bool = False,
 ) -> None:
     """Grey pictures, each row a tensor (n, 1, H, W) of values in [-1, 1], as one sheet with names at the left.
 
-    The n columns may fall into equal groups, with a wider gap between them and a title above each.
+    The n columns may fall into equal groups, with a wider gap between them and a title above each. -1 is black and 1
+    white; in a `negative` -1 is the white of the paper.
     """
     height, width = rows[0].shape[-2:]
     n = len(rows[0]) // len(groups)
     pad, gap = 1, max(2, width // 4)
     block = n * (width + pad) + gap
-    sheet = np.ones((len(rows) * (height + pad), len(groups) * block - gap))
+    paper = -1.0 if negative else 1.0
+    sheet = np.full((len(rows) * (height + pad), len(groups) * block - gap), paper)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             top, left = i * (height + pad), j // n * block + j % n * (width + pad)
             sheet[top : top + height, left : left + width] = np.asarray(picture.detach().cpu())[0]
-    ax.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    colours = "gray_r" if negative else "gray"
+    ax.imshow(sheet, cmap=colours, vmin=-1, vmax=1, interpolation="nearest")
     ax.set_yticks([(i + 0.5) * (height + pad) for i in range(len(rows))], names)
     ax.set_xticks([(k + 0.5) * block - gap / 2 for k in range(len(groups))], groups)
     ax.xaxis.tick_top()

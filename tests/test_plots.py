@@ -62,6 +62,9 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     assert (sheet[3:5, 10:13] == 0.0).all()  # the third picture is the first of the second group
     assert (sheet[:, 8:10] == 1).all()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["above", "below"]
+    plots.contact_sheet(ax, rows, ["above", "below"], negative=True)
+    assert ax.images[1].to_rgba(-1.0) == (1, 1, 1, 1)  # -1 is paper, and so are the gaps
+    assert (np.asarray(ax.images[1].get_array())[:, 3] == -1).all()
     plt.close()
 
 

@@ -1,0 +1,259 @@
+"""Chapter 6's experiment: the same small network, trained on few images and on many, twice for each number.
+
+    python -m diffnotes.generalisation    # about 20 minutes on one CPU core; a stopped run goes on where it was
+
+For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
+from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
+samples copy training images? Do the two networks give the same picture, though they have seen no image in common?
+(The question and the test: Kadkhodaie et al. 2024, section 2.2.)
+
+All networks come with the package, and so does the table of what was measured with them.
+
+>>> table = results()["measured"]
+>>> sorted(table, key=int)
+['10', '100', '1000', '10000']
+>>> table["10"]["own"]["mean"] < table["10"]["other"]["mean"]  # ten images are copied
+True
+"""
+
+import argparse
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from diffnotes.checkpoint import SHIPPED, Loaded, load_model, save_model
+from diffnotes.data import fashion_mnist
+from diffnotes.ddim import ddim_sample
+from diffnotes.forward import q_sample
+from diffnotes.nets import UNet
+from diffnotes.reverse import predict_x0
+from diffnotes.schedule import NoisePredictor, NoiseSchedule
+from diffnotes.train import TrainConfig, draw_times, fit
+
+Half = Literal["A", "B"]
+Pictures = Float[Tensor, "n *picture"]
+OtherPictures = Float[Tensor, "m *picture"]
+Small = Float[Tensor, "n 1 14 14"]
+
+SIZES = (10, 100, 1000, 10_000)
+FOLDER = SHIPPED / "halves"
+TABLE = "measured.json"
+SCHEDULE = NoiseSchedule.linear(T=1000)
+
+
+# ---- the images and the runs ------------------------------------------------------------------------------------
+
+
+def small_images(n: int) -> Small:
+    """The first n of Fashion-MNIST's images, test set before training set, each 2 x 2 pixels averaged: 14 x 14.
+
+    Up to n = 10,000 they come with the package; for more, the training set is needed (see `fashion_mnist`).
+
+    Raises:
+        ValueError: n is not in 1 .. 70,000.
+    """
+    if not 1 <= n <= 70_000:
+        raise ValueError(f"n must lie in 1..70000, got {n}")
+    x = fashion_mnist("test").x
+    if n > len(x):
+        x = torch.cat([x, fashion_mnist("train", progress=True).x])
+    return F.avg_pool2d(x[:n], 2)
+
+
+def half(n: int, which: Half) -> Small:
+    """n images: every second one of the first 2 n, from the first ("A") or from the second ("B").
+
+    Raises:
+        ValueError: n is not in 1 .. 35,000.
+    """
+    return small_images(2 * n)["AB".index(which) :: 2]
+
+
+def settings(n: int) -> TrainConfig:
+    """How a network is trained on n images: 3000 steps of 64, and 400 for ten images, which are soon known by heart."""
+    return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
+
+
+def train(n: int, which: Half, device: torch.device | str = "cpu") -> tuple[UNet, float]:
+    """The averaged network, trained on one half, and its loss over the last eighth of the steps.
+
+    A U-Net of 124,433 weights on two resolutions. All runs start from the same weights and draw the same noise.
+    """
+    config = settings(n)
+    torch.manual_seed(config.seed)  # of the first weights
+    net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = fit(SCHEDULE, net, half(n, which).to(device), config)
+    return trained.ema, float(trained.losses[-config.steps // 8 :].mean())
+
+
+def load(n: int, which: Half, folder: Path = FOLDER) -> Loaded:
+    """The network for n images and one half that comes with the package.
+
+    Raises:
+        FileNotFoundError: there is none for this n.
+    """
+    return load_model(folder / f"{n}-{which.lower()}.safetensors")
+
+
+def results(folder: Path = FOLDER) -> dict[str, Any]:
+    """What was measured with the networks of `folder`: "measured" by number of images, and where it comes from."""
+    table: dict[str, Any] = json.loads((folder / TABLE).read_text("utf-8"))
+    return table
+
+
+# ---- what is measured -------------------------------------------------------------------------------------------
+
+
+class Nearest(NamedTuple):
+    """For each picture the nearest one of a data set."""
+
+    distance: Float[Tensor, " n"]  # root mean square over the pixels
+    place: Int[Tensor, " n"]  # in the data set
+
+
+def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
+    """The root mean square difference per pixel of every picture of x and every picture of y, float64.
+
+    Raises:
+        ValueError: the pictures differ in shape.
+    """
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"x and y must hold pictures of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}"
+        )
+    a, b = x.flatten(1).double(), y.flatten(1).double()
+    table: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
+    return table / math.sqrt(a.shape[1])
+
+
+def nearest(x: Pictures, data: OtherPictures) -> Nearest:
+    """The nearest picture of `data` for each of x, by `distances`."""
+    return Nearest(*distances(x, data).min(dim=1))
+
+
+def starts(n: int) -> Small:
+    """The n starts x_T that all networks share."""
+    return torch.randn(n, 1, 14, 14, generator=Generator().manual_seed(0))
+
+
+def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
+    """DDIM without noise, the predicted x_0 kept within the range of the pixels."""
+    with torch.inference_mode():
+        x0: Tensor = ddim_sample(SCHEDULE, model, x_T, steps, clip=1.0)
+    return x0
+
+
+def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
+    """The squared error of the predicted noise, a mean over pixels, for `count` draws of t and of the noise.
+
+    The images are gone through in order, again and again. Times and noise are the same at every call.
+    """
+    generator = Generator().manual_seed(1)
+    x = x0[torch.arange(count) % len(x0)]
+    t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
+    noise = torch.randn(x.shape, generator=generator)
+    with torch.inference_mode():
+        eps = model(q_sample(SCHEDULE, x, t, noise), t)
+    return (eps - noise).square().flatten(1).mean(1)
+
+
+def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
+    """The x_0 that a noise predictor sees in x_t."""
+    with torch.inference_mode():
+        eps = model(x_t, torch.full((len(x_t),), t))
+    return predict_x0(SCHEDULE, x_t, t, eps)
+
+
+def measure(n: int, model_a: NoisePredictor, model_b: NoisePredictor, count: int = 64) -> dict[str, Any]:
+    """What the two networks for n images do from `count` common starts.
+
+    Each entry holds a mean, its standard error and the number of values it is the mean of, in the units of the pixels
+    (black is -1, white is 1), the losses aside:
+
+    - own: from a sample to the nearest image of the half that its network was trained on;
+    - other: from a sample to the nearest image of the half that its network has never seen;
+    - unseen: from a real image of one half to the nearest of the other, as a measure for the two above;
+    - between: from the sample of one network to that of the other from the same x_T;
+    - strangers: from the sample of one to that of the other from another x_T;
+    - train_loss, test_loss: of the simple loss per pixel, on the own half and on the other.
+    """
+    own, x_T = {"A": half(n, "A"), "B": half(n, "B")}, starts(count)
+    x = {"A": sample(model_a, x_T), "B": sample(model_b, x_T)}
+    models = {"A": model_a, "B": model_b}
+    pairs: list[tuple[Half, Half]] = [("A", "B"), ("B", "A")]
+
+    def both(value: Any) -> Tensor:
+        return torch.cat([value(mine, theirs) for mine, theirs in pairs])
+
+    table = distances(x["A"], x["B"])
+    values = {
+        "own": both(lambda mine, _: nearest(x[mine], own[mine]).distance),
+        "other": both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance),
+        "unseen": both(lambda mine, theirs: nearest(own[theirs][:500], own[mine]).distance),
+        "between": table.diagonal(),
+        "strangers": table.roll(1, dims=0).diagonal(),
+        "train_loss": both(lambda mine, _: denoising_loss(models[mine], own[mine])),
+        "test_loss": both(lambda mine, theirs: denoising_loss(models[mine], own[theirs])),
+    }
+    return {name: _summary(value.double()) for name, value in values.items()}
+
+
+def _summary(values: Tensor) -> dict[str, float]:
+    error = values.std() / math.sqrt(len(values))
+    return {"mean": round(float(values.mean()), 5), "error": round(float(error), 5), "values": len(values)}
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> None:
+    """Train what is missing in the folder, one network after the other, then measure."""
+    parser = argparse.ArgumentParser(prog="python -m diffnotes.generalisation", description=__doc__)
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where networks are looked for and written"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of images")
+    parser.add_argument("--starts", type=int, default=64, help="samples from each network")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args(argv)
+    command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
+    halves: tuple[Half, Half] = ("A", "B")
+    for n in arguments.sizes:
+        for which in halves:
+            path = arguments.folder / f"{n}-{which.lower()}.safetensors"
+            if not path.exists():
+                start = time.process_time()
+                net, loss = train(n, which, arguments.device)
+                origin = {
+                    "command": command,
+                    "data": f"diffnotes.generalisation.half({n}, {which!r})",
+                    "settings": asdict(settings(n)),
+                    "loss": round(loss, 5),
+                    "seconds": round(time.process_time() - start),
+                    "torch": str(torch.__version__).split("+")[0],
+                    "threads": torch.get_num_threads(),
+                }
+                save_model(path, net, SCHEDULE, origin, torch.float16)
+                print(f"{path.name}: loss {loss:.4f}, {origin['seconds']} s of processor time", flush=True)
+    measured = {}
+    for n in arguments.sizes:
+        model_a, model_b = (load(n, which, arguments.folder).model for which in halves)
+        measured[str(n)] = measure(n, model_a, model_b, arguments.starts)
+    provenance = {str(n): load(n, "A", arguments.folder).provenance for n in arguments.sizes}
+    table = {"command": command, "measured": measured, "provenance of half A": provenance}
+    (arguments.folder / TABLE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

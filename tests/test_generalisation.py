@@ -1,0 +1,88 @@
+"""The experiment of chapter 6: halves without a common image, distances, and a command that goes on where it was."""
+
+import json
+
+import pytest
+import torch
+
+from diffnotes import generalisation
+from diffnotes.generalisation import SCHEDULE, distances, half, main, measure, nearest, small_images
+from diffnotes.mixture import DataMixture
+from diffnotes.train import TrainConfig
+
+
+def test_halves_share_no_image_and_are_those_of_the_test_set():
+    a, b, both = half(50, "A"), half(50, "B"), small_images(100)
+    assert torch.equal(torch.stack([a, b], 1).flatten(0, 1), both)
+    assert both.shape == (100, 1, 14, 14)
+    assert distances(a, b).min() > 0.01
+    assert torch.equal(half(20, "A"), a[:20])  # a larger half holds the smaller one
+
+
+def test_the_largest_numbers_are_refused():
+    for n in (0, 70_001):
+        with pytest.raises(ValueError, match=r"n must lie in 1\.\.70000, got"):
+            small_images(n)
+
+
+def test_distances_are_root_mean_squares_over_pixels():
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = x + 0.5
+    assert torch.allclose(distances(x, y).diagonal(), torch.full((3,), 0.5).double(), atol=1e-7)
+    found = nearest(x[[2, 0]], x)
+    assert found.place.tolist() == [2, 0]
+    assert found.distance.tolist() == [0.0, 0.0]  # not the rounding of a product of matrices
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_pictures_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"of one shape, got \(1, 4, 4\) and \(1, 2, 4\)"):
+        distances(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 2, 4))
+
+
+def test_exact_models_of_two_halves_memorise_and_disagree():
+    """The end of the scale: own is zero, other is that of real images, and from one x_T come two pictures."""
+    models = [DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B")]
+    got = measure(20, *models, count=16)
+    assert got["own"]["mean"] < 1e-5
+    assert got["own"]["values"] == 32
+    assert abs(got["other"]["mean"] - got["unseen"]["mean"]) < 5 * (
+        got["other"]["error"] + got["unseen"]["error"]
+    )
+    assert got["between"]["mean"] > 0.2
+    assert got["train_loss"]["mean"] < got["test_loss"]["mean"]
+
+
+def test_one_model_twice_agrees_with_itself():
+    model = DataMixture(half(20, "A")).eps(SCHEDULE)
+    got = measure(20, model, model, count=8)
+    assert got["between"]["mean"] == 0
+    assert got["strangers"]["mean"] > 0.2
+
+
+def test_the_command_trains_what_is_missing_and_measures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generalisation, "settings", lambda n: TrainConfig(steps=2, batch=4))
+    arguments = ["--folder", str(tmp_path), "--sizes", "4", "--starts", "2"]
+    main(arguments)
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(written) == {"4-a.safetensors", "4-b.safetensors", "measured.json"}
+    assert capsys.readouterr().out.count("loss") == 2
+    (tmp_path / "4-b.safetensors").unlink()  # as if the run had been stopped there
+    main(arguments)
+    assert "4-a" not in capsys.readouterr().out
+    assert (tmp_path / "4-a.safetensors").read_bytes() == written["4-a.safetensors"]
+    assert (
+        json.loads((tmp_path / "measured.json").read_text())["measured"]
+        == json.loads(written["measured.json"])["measured"]
+    )  # on one machine a run makes the same bits again
+
+
+def test_what_comes_with_the_package_is_whole():
+    table = generalisation.results()
+    for n in generalisation.SIZES:
+        row = table["measured"][str(n)]
+        assert {"own", "other", "unseen", "between", "strangers", "train_loss", "test_loss"} <= set(row)
+        for which in ("A", "B"):
+            loaded = generalisation.load(n, which)
+            assert loaded.provenance["settings"]["steps"] == generalisation.settings(n).steps
+            assert sum(p.numel() for p in loaded.model.parameters()) == 124_433
