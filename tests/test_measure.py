@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools import measure
 
@@ -76,3 +77,20 @@ def test_every_entry_has_its_own_settings() -> None:
     assert {"floor", "bits", "live/float32", "sample/10/0.0", "sample/1000/sigma_hat"} <= set(found)
     settings = [repr((f.keywords, f.func)) for f in found.values() if hasattr(f, "keywords")]
     assert len(set(settings)) == len(settings)
+
+
+def test_the_width_is_the_root_of_the_mean_variance_of_the_classes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(4000) % 2
+    scale = torch.where(y == 0, 1.0, 3.0)[:, None]
+    points = scale * torch.randn(4000, 5, generator=draw) + 100.0 * y[:, None]  # the means do not count
+    found = measure.width(points, y)
+    assert abs(found.value - (5 * (1 + 9) / 2) ** 0.5) < 4 * found.stderr
+    assert (
+        found.stderr < 0.06
+    )  # the root of var(squares) / n over twice the width: sqrt((820 / 2 + 400) / 4000) / 10
+
+
+def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:
+    points, y = torch.tensor([[0.0], [2.0], [5.0], [7.0], [40.0]]), torch.tensor([0, 0, 1, 1, 2])
+    assert measure.width(points, y).value == pytest.approx(2**0.5)  # variances 2 and 2; one point has none

@@ -43,7 +43,7 @@ ETAS: tuple[Eta, ...] = (0.0, 0.2, 0.5, 1.0, "sigma_hat")
 FEW = (10, 20, 50, 100)  # numbers of steps for all of them
 ALL: tuple[Eta, ...] = (0.0, 1.0, "sigma_hat")  # for all 1000 steps, the long runs
 CLIP = 1.0  # the predicted x_0 is clamped to the range of the pixels, and eps derived again
-SCALES = (0.5, 1.0, 2.0, 4.0)
+SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 STRIDES = (10, 20, 50, 100, 200, 500, 1000)
 NEAR_DATA, FURTHER = 20, 60  # levels of the bound: t = 2 .. 20 all, of the others a random 60
 
@@ -117,10 +117,11 @@ def sampled(
     scale: float = 0,
     bf16: bool = True,
     clip: float | None = CLIP,
+    with_width: bool = False,
 ) -> Measured:
     """The Fréchet distance of samples to the reference, and how many are given the class they were asked for."""
     x, y = sample(tools, n, steps, eta, spacing, scale, bf16, clip)
-    found = frechet_distance(features(tools.classifier, x), tools.reference)
+    of = features(tools.classifier, x)
     right = (predict(tools.classifier, x) == y).double()
     return {
         "steps": steps,
@@ -129,9 +130,32 @@ def sampled(
         "scale": scale,
         "clip": clip,
         "dtype": "bfloat16" if bf16 else "float32",
-        "frechet": _rounded(found),
+        "frechet": _rounded(frechet_distance(of, tools.reference)),
         "agreement": _rounded(_mean(right)),
-    }
+    } | ({"width": _rounded(width(of, y))} if with_width else {})
+
+
+def real_width(tools: Tools, n: int) -> Measured:
+    """The width of the classes of real images, as many as there are samples."""
+    n = min(n, HELD_OUT)
+    return {"n": n, "width": _rounded(width(features(tools.classifier, tools.x[:n]), tools.y[:n]))}
+
+
+def width(of: Tensor, y: Tensor) -> Estimate:
+    """How far apart the features of a class lie: their root mean square distance from the mean of their own class.
+
+    Each square is enlarged by n / (n - 1), n the size of its class, so that its mean is the variance, without bias.
+    """
+    squares = torch.cat(
+        [
+            (own - own.mean(0)).square().sum(1) * len(own) / (len(own) - 1)
+            for own in (of[y == k].double() for k in range(10))
+            if len(own) > 1
+        ]
+    )
+    square = _mean(squares)
+    root = square.value**0.5
+    return Estimate(root, square.stderr / (2 * root))
 
 
 # ---- the other measurements ---------------------------------------------------------------------------------------
@@ -254,6 +278,7 @@ def entries(folder: Path) -> dict[str, Callable[[Tools, int], Measured]]:
     found: dict[str, Callable[[Tools, int], Measured]] = {
         "accuracy": classifier_accuracy,
         "floor": floor,
+        "width": real_width,
         "live/float32": lambda tools, n: {"n": CHUNK, **sampled(tools, CHUNK, 10, 0.0, bf16=False)},
         "live/bfloat16": lambda tools, n: {"n": CHUNK, **sampled(tools, CHUNK, 10, 0.0)},
         "neighbours": lambda tools, n: neighbours(tools, n, folder / "images.npz"),
@@ -264,7 +289,8 @@ def entries(folder: Path) -> dict[str, Callable[[Tools, int], Measured]]:
         found[f"trailing/{steps}/sigma_hat"] = cell(steps, "sigma_hat", spacing="trailing")
     for eta in (0.0, 1.0):
         found[f"unclamped/50/{eta}"] = cell(50, eta, clip=None)
-    found |= {f"guided/{w}": cell(20, 0.0, spacing="trailing", scale=w) for w in SCALES}
+    guidance = partial(cell, 20, 0.0, spacing="trailing", with_width=True)
+    found |= {f"guidance/{w}": guidance(scale=w) for w in SCALES}
     found["bits"] = bits
     found |= {f"round-trip/{steps}": partial(round_trip, steps=steps) for steps in STRIDES}
     return found | {f"sample/1000/{eta}": cell(1000, eta) for eta in ALL}
