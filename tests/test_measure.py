@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffnotes.data import two_moons
+from diffnotes.nets import MLP
+from diffnotes.schedule import NoiseSchedule
+from diffnotes.train import TrainConfig, fit
 from tools import measure
 
 
@@ -94,3 +98,14 @@ def test_the_width_is_the_root_of_the_mean_variance_of_the_classes() -> None:
 def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:
     points, y = torch.tensor([[0.0], [2.0], [5.0], [7.0], [40.0]]), torch.tensor([0, 0, 1, 1, 2])
     assert measure.width(points, y).value == pytest.approx(2**0.5)  # variances 2 and 2; one point has none
+
+
+def test_the_curve_of_a_run_is_its_loss_in_means(tmp_path: Path) -> None:
+    config = TrainConfig(steps=5, batch=4, save_every=5)
+    schedule, net = NoiseSchedule.linear(10), MLP(2, 10, width=8)
+    losses = fit(schedule, net, two_moons, config, folder=tmp_path / "run").losses
+    measure.curve(tmp_path, tmp_path / "run", every=2)
+    written = json.loads((tmp_path / "curve.json").read_text())
+    assert written["steps"] == 5
+    means = torch.stack([losses[:2].mean(), losses[2:4].mean(), losses[4]])
+    assert written["loss"] == pytest.approx(means.tolist(), rel=1e-3)  # four digits are written

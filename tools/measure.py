@@ -1,11 +1,14 @@
-"""Measure what takes too long for a notebook: `python tools/measure.py images` writes book/measured/images.json.
+"""Measure what takes too long for a notebook, and put it into diffnotes/measured, from where the chapters read it.
 
-Chapter 5's numbers, from the weights that come with the package, on one thread: about three hours on one CPU core.
-They are entries, measured one by one, each with its seed, its size and the seconds it took. The file is written anew
-after every entry, so a stopped run goes on where it was; entries of other weights, or of another size, are measured
-again. The nearest training images go into images.npz beside it; for them the training set is needed.
+`python tools/measure.py images` writes images.json: the numbers of chapters 5 and 6, from the weights that come with
+the package, on one thread: about three hours on one CPU core. They are entries, measured one by one, each with its
+seed, its size and the seconds it took. The file is written anew after every entry, so a stopped run goes on where it
+was; entries of other weights, or of another size, are measured again. The nearest training images go into images.npz
+beside it; for them the training set is needed. `--only REGEX` measures the entries whose names it matches, `--n` is
+the number of images of an entry.
 
-`--only REGEX` measures the entries whose names it matches, `--n` is the number of images of an entry.
+`python tools/measure.py curve --run runs/fashion-cpu` writes curve.json: the loss of a training run, from its last
+checkpoint.
 """
 
 import argparse
@@ -22,7 +25,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from diffnotes.checkpoint import SHIPPED, load_model, write_file
+from diffnotes.checkpoint import SHIPPED, list_checkpoints, load_model, read_checkpoint, write_file
 from diffnotes.classifier import Classifier, accuracy, load_classifier, predict
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import Eta, ddim_encode, ddim_sample
@@ -32,7 +35,7 @@ from diffnotes.nets import Network
 from diffnotes.objective import vlb_terms
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, Spacing
 
-FOLDER = Path(__file__).resolve().parent.parent / "book" / "measured"
+FOLDER = SHIPPED.parent / "measured"
 WEIGHTS = ("fashion", "fashion_classifier")
 COMMAND = "python tools/measure.py images"
 
@@ -330,21 +333,36 @@ def images(folder: Path, n: int, only: str) -> None:
         print(name, {k: v for k, v in done[name].items() if k not in ("t", "L_t")}, flush=True)
 
 
+def curve(folder: Path, run: Path, every: int = 100) -> None:
+    """The loss of a run, in means over `every` steps, from its last checkpoint."""
+    _, tensors = read_checkpoint(list_checkpoints(run)[-1])
+    losses = tensors["optimiser.safetensors"]["losses"].double()
+    means = [float(f"{float(part.mean()):.4g}") for part in torch.split(losses, every)]
+    content = json.dumps({"steps": len(losses), "every": every, "loss": means})
+    write_file(folder / "curve.json", (content + "\n").encode(), "the loss")
+
+
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["images"])
+    parser.add_argument("what", choices=["images", "curve"])
     parser.add_argument("--n", type=int, default=1000, help="images an entry (default 1000)")
     parser.add_argument("--only", default="", help="measure entries whose names match this")
+    parser.add_argument("--run", type=Path, help="for curve: the folder of the run")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     if arguments.n < 20:
         parser.error(f"--n must be at least 20, got {arguments.n}")
+    if arguments.what == "curve" and arguments.run is None:
+        parser.error("curve needs --run, the folder of a training run")
     torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    images(arguments.folder, arguments.n, arguments.only)
+    if arguments.what == "curve":
+        curve(arguments.folder, arguments.run)
+    else:
+        images(arguments.folder, arguments.n, arguments.only)
 
 
 if __name__ == "__main__":
