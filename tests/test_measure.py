@@ -102,7 +102,7 @@ def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:
 
 def test_the_curve_of_a_run_is_its_loss_in_means(tmp_path: Path) -> None:
     config = TrainConfig(steps=5, batch=4, save_every=5)
-    schedule, net = NoiseSchedule.linear(10), MLP(2, 10, width=8)
+    schedule, net = NoiseSchedule.linear(100), MLP(2, 100, width=8)
     losses = fit(schedule, net, two_moons, config, folder=tmp_path / "run").losses
     measure.curve(tmp_path, tmp_path / "run", every=2)
     written = json.loads((tmp_path / "curve.json").read_text())
