@@ -179,7 +179,8 @@ class NoiseSchedule:
 
         Raises:
             ValueError: t is outside 1..T (looked at for ints and on the CPU; on an accelerator that would make the
-                host wait), has another shape than (batch,), or lives on another device than `x` or the schedule.
+                host wait, and inside torch.compile break the graph), has another shape than (batch,), or lives on
+                another device than `x` or the schedule.
         """
         if isinstance(t, int):
             if not 1 <= t <= self.T:
@@ -256,5 +257,5 @@ def _positive(name: str, value: int) -> None:
 
 
 def _has_values(t: Tensor) -> bool:
-    """False for tensors that carry a shape and a device but no numbers to look at."""
-    return not (t.is_meta or isinstance(t, FakeTensor))
+    """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
+    return not (torch.compiler.is_compiling() or t.is_meta or isinstance(t, FakeTensor))

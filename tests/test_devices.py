@@ -200,17 +200,20 @@ def test_losses_under_bfloat16_autocast(kind: Any) -> None:
 COMPARE = """
 import torch
 from diffnotes.ddim import ddim_step
+from diffnotes.forward import q_sample
 from diffnotes.schedule import NoiseSchedule
 torch.manual_seed(0)
 schedule = NoiseSchedule.linear(1000)
 schedule.log_alpha_bars, schedule.sqrt_alpha_bars, schedule.sqrt_one_minus_alpha_bars
 x, eps, noise = torch.randn(3, 4, 1, 8, 8, dtype=torch.float64)
-for jump in (500, 400), (1, 0), (torch.tensor([1000, 500, 2, 1]), torch.tensor([900, 499, 1, 0])):
+ts = torch.tensor([1000, 500, 2, 1]), torch.tensor([900, 499, 1, 0])  # on the CPU, where a t is looked at in eager mode
+steps = [lambda x, t=t: [q_sample(schedule, x, t, noise)] for t in (500, ts[0])]
+for jump in (500, 400), (1, 0), ts:
     for eta in (0.0, 0.5, "sigma_hat"):
-        step = lambda x: ddim_step(schedule, x, eps, *jump, eta, noise)
-        # the range of a t in a tensor is looked at on the CPU, which is a break in the graph, and no error
-        compiled = torch.compile(step, fullgraph=isinstance(jump[0], int))
-        print(max(float((a - b).abs().max()) for a, b in zip(compiled(x), step(x))))
+        steps.append(lambda x, jump=jump, eta=eta: ddim_step(schedule, x, eps, *jump, eta, noise))
+for step in steps:
+    compiled = torch.compile(step, fullgraph=True)  # a broken graph is an error
+    print(max(float((a - b).abs().max()) for a, b in zip(compiled(x), step(x))))
 """
 
 
@@ -218,15 +221,16 @@ for jump in (500, 400), (1, 0), (torch.tensor([1000, 500, 2, 1]), torch.tensor([
 @pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler"
 )
-def test_a_compiled_ddim_step_equals_eager() -> None:
+def test_compiled_steps_are_one_graph_and_equal_eager() -> None:
     """In a process of its own, as the networks are in test_nets."""
     run = subprocess.run([sys.executable, "-c", COMPARE], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     differences = [float(line) for line in run.stdout.split()]
-    assert len(differences) == 9
+    assert len(differences) == 11
     # The same dozen operations, where x_0 = (x - noise * eps) / signal is divided or multiplied by the reciprocal and
     # sums may be fused: 12 roundings of 2^-53, of numbers up to 5, or 5 / signal = 800 at t = 1000
     assert max(differences) < 12 * 2**-53 * 800
+    assert max(differences[:2]) < 3 * 2**-53 * 5  # forward: two products and a sum
 
 
 # ---- on a real one ----------------------------------------------------------------------------------------------
