@@ -102,12 +102,20 @@ class NoiseSchedule:
 
         Its betas are beta' = 1 - alpha_bar_t / alpha_bar_s of neighbours s, t, so a sub-sequence of a schedule is one.
 
+        Raises:
+            ValueError: `alpha_bars` is not of shape (T,) with T >= 1, leaves (0, 1) or does not fall at every step.
+
         >>> full = NoiseSchedule.linear(T=1000)
         >>> NoiseSchedule.from_alpha_bars(full.alpha_bars[timesteps(1000, 10)]).T
         10
         """
+        if alpha_bars.ndim != 1 or len(alpha_bars) == 0:
+            raise ValueError(f"alpha_bars must have shape (T,) with T >= 1, got {tuple(alpha_bars.shape)}")
         log = torch.log(alpha_bars.detach().to(torch.float64))
-        return cls(-torch.expm1(torch.diff(log, prepend=log.new_zeros(1))))
+        try:
+            return cls(-torch.expm1(torch.diff(log, prepend=log.new_zeros(1))))
+        except ValueError as error:
+            raise ValueError(f"alpha_bars must fall strictly and lie in (0, 1), got {alpha_bars}") from error
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """The same schedule with its tensors on `device` (float64: not to be had on Apple's mps)."""

@@ -234,8 +234,11 @@ def test_bad_makers() -> None:
         with pytest.raises(ValueError, match="T must be at least 1, got 0"):
             make(0)
     for bars in ([0.5, 0.6], [1.0, 0.5], [0.5, 0.0]):  # rising, 1, and the zero of a rescaled schedule
-        with pytest.raises(ValueError, match="betas must lie"):
+        with pytest.raises(ValueError, match=r"alpha_bars must fall strictly and lie in .* got tensor"):
             NoiseSchedule.from_alpha_bars(torch.tensor(bars))
+    for shape in (torch.zeros(0), torch.tensor(0.5), torch.full((2, 2), 0.5)):
+        with pytest.raises(ValueError, match=r"alpha_bars must have shape \(T,\) with T >= 1, got"):
+            NoiseSchedule.from_alpha_bars(shape)
 
 
 def test_bad_times() -> None:
