@@ -24,7 +24,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.nets import UNet
-from diffnotes.reverse import predict_x0
+from diffnotes.reverse import _per_example, predict_x0
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
 from diffnotes.train import TrainConfig, draw_times, fit
 
@@ -45,6 +45,7 @@ Pictures = Float[Tensor, "n *picture"]
 OtherPictures = Float[Tensor, "m *picture"]
 Small = Float[Tensor, "n 1 14 14"]
 
+HALVES: tuple[Half, Half] = get_args(Half)
 SIZES = (10, 100, 1000, 10_000)
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
@@ -74,9 +75,13 @@ def half(n: int, which: Half) -> Small:
     """n images: every second one of the first 2 n, from the first ("A") or from the second ("B").
 
     Raises:
-        ValueError: n is not in 1 .. 35,000.
+        ValueError: n is not in 1 .. 35,000, or there is no such half.
     """
-    return small_images(2 * n)["AB".index(which) :: 2]
+    if not 1 <= n <= 35_000:
+        raise ValueError(f"n must lie in 1..35000, got {n}")
+    if which not in HALVES:
+        raise ValueError(f"which must be one of {HALVES}, got {which!r}")
+    return small_images(2 * n)[HALVES.index(which) :: 2]
 
 
 def settings(n: int) -> TrainConfig:
@@ -103,7 +108,11 @@ def load(n: int, which: Half, folder: Path = FOLDER) -> Loaded:
     Raises:
         FileNotFoundError: there is none for this n.
     """
-    return load_model(folder / f"{n}-{which.lower()}.safetensors")
+    return load_model(_file(folder, n, which))
+
+
+def _file(folder: Path, n: int, which: Half) -> Path:
+    return folder / f"{n}-{which.lower()}.safetensors"
 
 
 def results(folder: Path = FOLDER) -> dict[str, Any]:
@@ -149,11 +158,10 @@ def starts(n: int) -> Small:
 
 def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
     """DDIM without noise, the predicted x_0 kept within the range of the pixels."""
-    with torch.inference_mode():
-        x0: Tensor = ddim_sample(SCHEDULE, model, x_T, steps, clip=1.0)
-    return x0
+    return ddim_sample(SCHEDULE, model, x_T, steps, clip=1.0)
 
 
+@torch.no_grad()
 def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
     """The squared error of the predicted noise, a mean over pixels, for `count` draws of t and of the noise.
 
@@ -163,16 +171,14 @@ def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float
     x = x0[torch.arange(count) % len(x0)]
     t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
     noise = torch.randn(x.shape, generator=generator)
-    with torch.inference_mode():
-        eps = model(q_sample(SCHEDULE, x, t, noise), t)
+    eps = model(q_sample(SCHEDULE, x, t, noise), t)
     return (eps - noise).square().flatten(1).mean(1)
 
 
+@torch.no_grad()
 def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
     """The x_0 that a noise predictor sees in x_t."""
-    with torch.inference_mode():
-        eps = model(x_t, torch.full((len(x_t),), t))
-    return predict_x0(SCHEDULE, x_t, t, eps)
+    return predict_x0(SCHEDULE, x_t, t, model(x_t, _per_example(t, x_t)))
 
 
 def measure(n: int, model_a: NoisePredictor, model_b: NoisePredictor, count: int = 64) -> dict[str, Any]:
@@ -187,10 +193,15 @@ def measure(n: int, model_a: NoisePredictor, model_b: NoisePredictor, count: int
     - between: from the sample of one network to that of the other from the same x_T;
     - strangers: from the sample of one to that of the other from another x_T;
     - train_loss, test_loss: of the simple loss per pixel, on the own half and on the other.
+
+    Raises:
+        ValueError: count < 2, which has no standard error; or n is not one that `half` takes.
     """
-    own, x_T = {"A": half(n, "A"), "B": half(n, "B")}, starts(count)
-    x = {"A": sample(model_a, x_T), "B": sample(model_b, x_T)}
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}")
+    own, x_T = {which: half(n, which) for which in HALVES}, starts(count)
     models = {"A": model_a, "B": model_b}
+    x = {which: sample(model, x_T) for which, model in models.items()}
     pairs: list[tuple[Half, Half]] = [("A", "B"), ("B", "A")]
 
     def both(value: Any) -> Tensor:
@@ -228,10 +239,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args(argv)
     command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
-    halves: tuple[Half, Half] = ("A", "B")
     for n in arguments.sizes:
-        for which in halves:
-            path = arguments.folder / f"{n}-{which.lower()}.safetensors"
+        for which in HALVES:
+            path = _file(arguments.folder, n, which)
             if not path.exists():
                 start = time.process_time()
                 net, loss = train(n, which, arguments.device)
@@ -248,7 +258,7 @@ def main(argv: list[str]) -> None:
                 print(f"{path.name}: loss {loss:.4f}, {origin['seconds']} s of processor time", flush=True)
     measured = {}
     for n in arguments.sizes:
-        model_a, model_b = (load(n, which, arguments.folder).model for which in halves)
+        model_a, model_b = (load(n, which, arguments.folder).model for which in HALVES)
         measured[str(n)] = measure(n, model_a, model_b, arguments.starts)
     provenance = {str(n): load(n, "A", arguments.folder).provenance for n in arguments.sizes}
     table = {"command": command, "measured": measured, "provenance of half A": provenance}

@@ -23,6 +23,17 @@ def test_the_largest_numbers_are_refused():
     for n in (0, 70_001):
         with pytest.raises(ValueError, match=r"n must lie in 1\.\.70000, got"):
             small_images(n)
+    for n in (0, 35_001):
+        with pytest.raises(ValueError, match=rf"n must lie in 1\.\.35000, got {n}"):
+            half(n, "A")
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_other_halves_and_a_single_start_are_refused():
+    with pytest.raises(ValueError, match=r"which must be one of \('A', 'B'\), got 'C'"):
+        half(10, "C")
+    with pytest.raises(ValueError, match="count must be at least 2, got 1"):
+        measure(10, None, None, count=1)
 
 
 def test_distances_are_root_mean_squares_over_pixels():
