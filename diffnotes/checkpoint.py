@@ -37,6 +37,7 @@ from diffnotes.schedule import NoiseSchedule
 SHIPPED = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
 BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
+TORCH = str(torch.__version__).split("+")[0]  # for the provenance: without the suffix that names the build
 Tensors = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -145,11 +146,9 @@ def load_weights(
     return model.eval(), provenance, others
 
 
-def model_bytes(
-    model: nn.Module, tensors: Tensors, schedule: NoiseSchedule, provenance: Mapping[str, Any] | None = None
-) -> bytes:
-    """The content of a weights file: `tensors`, which are weights of `model`, and the header that explains them."""
-    return _weights_bytes(model, _with_betas(tensors, schedule), provenance)
+def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
+    """The content of a file of `save_model`, without provenance and whatever the weights are: for a checkpoint."""
+    return _weights_bytes(model, _with_betas(model.state_dict(), schedule), None)
 
 
 def _with_betas(tensors: Tensors, schedule: NoiseSchedule) -> Tensors:
@@ -297,7 +296,7 @@ def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    """What `model_bytes` says about its tensors. The file starts with 8 bytes of length, and JSON of that length."""
+    """What `_weights_bytes` says about its tensors. The file starts with 8 bytes of length, and JSON of that length."""
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata.get("diffnotes", "{}"))

@@ -27,14 +27,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from diffnotes.checkpoint import load_weights, save_weights
+from diffnotes.checkpoint import TORCH, load_weights, save_weights
 from diffnotes.data import Images, fashion_mnist
+from diffnotes.nets import Image, Labels
 
-Image = Float[Tensor, "batch channels height width"]
 BATCH = 128
 SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # of the gradient descent
 
@@ -104,7 +104,7 @@ def load_classifier(
 
 
 @torch.no_grad()
-def predict(network: Classifier, x: Image, batch: int = 1000) -> Int[Tensor, " batch"]:
+def predict(network: Classifier, x: Image, batch: int = 1000) -> Labels:
     """The most likely class of each image, int64, shape (batch,); `batch` images at a time."""
     return torch.cat([network(x[i : i + batch]).argmax(1) for i in range(0, len(x), batch)])
 
@@ -181,7 +181,7 @@ def main(argv: list[str]) -> None:
         "settings": {**SETTINGS, "batch": BATCH, "epochs": arguments.epochs, "seed": arguments.seed},
         "accuracy": reached,
         "accuracy is": "the share of the 10,000 test images that are given their own class, by the weights as stored",
-        "torch": str(torch.__version__).split("+")[0],
+        "torch": TORCH,
     }
     save_weights(arguments.out, network, provenance, torch.float16)
     print(f"{arguments.out}: {100 * reached:.2f}% of the test images are given their own class")

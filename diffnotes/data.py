@@ -202,8 +202,7 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
     >>> images.shape, float(images.min()), float(images.max()), GARMENTS[int(labels[0])]
     (torch.Size([10000, 1, 28, 28]), -1.0, 1.0, 'ankle boot')
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _known_split(split)
     part = "train" if split == "train" else "t10k"
     images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)
     labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)
@@ -236,8 +235,7 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
 
     Source: Krizhevsky 2009, *Learning multiple layers of features from tiny images*.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _known_split(split)
     path = Path(folder or cache_folder()) / "cifar-10-binary.tar.gz"
     fetch(path, [_CIFAR_URL], _CIFAR_SUM, progress=progress)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
@@ -249,6 +247,11 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
             content += file.read()
     rows = _bytes(content).reshape(-1, 1 + 3 * 32 * 32)  # the label, then the red, green and blue pixels
     return Images(_unit(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
+
+
+def _known_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
 
 
 def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:

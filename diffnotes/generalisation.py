@@ -31,10 +31,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from diffnotes.checkpoint import SHIPPED, Loaded, load_model, save_model
+from diffnotes.checkpoint import SHIPPED, TORCH, Loaded, load_model, save_model
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
+from diffnotes.metrics import _flat, _same_points
 from diffnotes.nets import UNet
 from diffnotes.reverse import _per_example, predict_x0
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
@@ -99,7 +100,7 @@ def train(n: int, which: Half, device: torch.device | str = "cpu") -> tuple[UNet
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = fit(SCHEDULE, net, half(n, which).to(device), config)
-    return trained.ema, float(trained.losses[-config.steps // 8 :].mean())
+    return trained.ema, trained.final_loss
 
 
 def load(n: int, which: Half, folder: Path = FOLDER) -> Loaded:
@@ -135,13 +136,10 @@ def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
     """The root mean square difference per pixel of every picture of x and every picture of y, float64.
 
     Raises:
-        ValueError: the pictures differ in shape.
+        ValueError: there is no picture, or the pictures differ in shape.
     """
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"x and y must hold pictures of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}"
-        )
-    a, b = x.flatten(1).double(), y.flatten(1).double()
+    _same_points(x, y, at_least=1)
+    a, b = _flat(x), _flat(y)
     table: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
     return table / math.sqrt(a.shape[1])
 
@@ -251,7 +249,7 @@ def main(argv: list[str]) -> None:
                     "settings": asdict(settings(n)),
                     "loss": round(loss, 5),
                     "seconds": round(time.process_time() - start),
-                    "torch": str(torch.__version__).split("+")[0],
+                    "torch": TORCH,
                     "threads": torch.get_num_threads(),
                 }
                 save_model(path, net, SCHEDULE, origin, torch.float16)

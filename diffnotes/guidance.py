@@ -6,14 +6,13 @@ adds more of it.
 """
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from diffnotes.nets import Network
+from diffnotes.nets import Labels, Network
 from diffnotes.schedule import NoisePredictor
 
 
-def guided(model: Network, y: Int[Tensor, " batch"], scale: float | int = 0) -> NoisePredictor:
+def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:
     """The noise predictor for samples of the classes `y`: (1 + w) eps(x_t, t, y) - w eps(x_t, t).
 
     Args:

@@ -17,11 +17,8 @@ from typing import Any
 
 from diffnotes import check
 
-KINDS = {
-    "symbolic": "symbolic",
-    "exact": "exact",
-    "monte_carlo": "Monte Carlo",
-}  # function -> word on the page
+# function -> word on the page
+KINDS = {"symbolic": "symbolic", "exact": "exact", "monte_carlo": "Monte Carlo"}
 
 # `$$ ... $$ (label)`: the one form of a labelled equation that the book's Markdown knows. Blocks without a label match
 # too, so that the next search starts behind them and not at their closing `$$`.
@@ -261,9 +258,8 @@ class _Reader(ast.NodeVisitor):
         keywords = {keyword.arg or "**": keyword.value for keyword in node.keywords}
         written = list(itertools.takewhile(lambda a: not isinstance(a, ast.Starred), node.args))
         signature = inspect.signature(getattr(check, function))
-        bind = (
-            signature.bind if written == node.args else signature.bind_partial
-        )  # `*sides` is not written out
+        # `*sides` is not written out
+        bind = signature.bind if written == node.args else signature.bind_partial
         try:
             given = bind(*written, **keywords)
         except TypeError as error:

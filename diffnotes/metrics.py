@@ -205,9 +205,8 @@ def _distance_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """For each point of x the sum of its distances to y, and for each point of y that to x."""
     to_y, to_x = [], y.new_zeros(len(y))
     for i in range(0, len(x), rows):
-        table = torch.cdist(
-            x[i : i + rows], y, compute_mode="donot_use_mm_for_euclid_dist"
-        )  # exact when near
+        part = x[i : i + rows]
+        table = torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
         to_y.append(table.sum(1))
         to_x += table.sum(0)
     return torch.cat(to_y), to_x

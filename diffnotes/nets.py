@@ -45,8 +45,8 @@ def time_embedding(
     """sin and cos of 1000 t/T times `width / 2` frequencies from 1 down to 1e-4, shape (batch, width).
 
     At T = 1000 this is the embedding of Ho et al. 2020, appendix B (after Vaswani et al. 2017, section 3.5): the
-    fastest pair of columns turns by 1 radian a step, the slowest by 0.1 on the whole way. `dtype` is float32 or
-    wider: bfloat16 cannot tell t = 999 from t = 1000.
+    fastest pair of columns turns by 1 radian a step, the slowest by 0.1 on the whole way. `width` is even and at
+    least 4, as `Condition` sees to. `dtype` is float32 or wider: bfloat16 cannot tell t = 999 from t = 1000.
 
     >>> early, late = time_embedding(torch.tensor([1, 1000]), T=1000, width=4)
     >>> early  # sin 1, sin 1e-4, cos 1, cos 1e-4
@@ -142,7 +142,7 @@ class MLP(Network):
         self.config = {"dim": dim, "T": T, "width": width, "depth": depth, "classes": classes}
         self.dim = dim
         self.condition = Condition(T, 64, classes)
-        self.modulation = nn.Linear(64, 2 * depth * width)
+        self.modulation = nn.Linear(self.condition.width, 2 * depth * width)
         self.hidden = nn.ModuleList(nn.Linear(width if i else dim, width) for i in range(depth))
         self.out = _zeroed(nn.Linear(width, dim))
 
@@ -253,7 +253,7 @@ class UNet(Network):
         self.condition = Condition(T, 2 * width, classes)
 
         def block(c_in: int, c_out: int) -> ResidualBlock:
-            return ResidualBlock(c_in, c_out, 2 * width, dropout)
+            return ResidualBlock(c_in, c_out, self.condition.width, dropout)
 
         c = [width * m for m in multipliers]
         above = [width, *c[:-1]]  # channels that arrive at each level from the one above
@@ -269,7 +269,7 @@ class UNet(Network):
             nn.ModuleList(block((c[i] if k else below[i]) + c[i], c[i]) for k in range(blocks))
             for i in range(len(c))
         )
-        self.norm = _norm(width * multipliers[0])
+        self.norm = _norm(c[0])
         self.out = _zeroed(nn.Conv2d(c[0], channels, 3, padding=1))
 
     def forward(self, x_t: Image, t: Time, y: Labels | None = None) -> Image:

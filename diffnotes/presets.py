@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from diffnotes.data import cifar10, fashion_mnist, swiss_roll
+from diffnotes.data import Images, cifar10, fashion_mnist, swiss_roll
 from diffnotes.nets import MLP, Network, UNet
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.train import Shuffled, TrainConfig
@@ -76,14 +76,10 @@ def _fashion_gpu() -> Preset:
         save_every=2000,
     )
 
-    def data(folder: Path | None) -> Shuffled:
-        images = fashion_mnist("train", folder=folder, progress=True)
-        return Shuffled(pixels(images.x), images.y)
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(channels=1, T=1000, width=64, blocks=2, classes=10, dropout=0.1),
-        data,
+        lambda folder: _in_bytes(fashion_mnist("train", folder=folder, progress=True)),
         "diffnotes.data.fashion_mnist",
         config,
         shape=(1, 28, 28),
@@ -107,20 +103,21 @@ def _cifar10_gpu() -> Preset:
         save_every=5000,
     )
 
-    def data(folder: Path | None) -> Shuffled:
-        images = cifar10("train", folder=folder, progress=True)
-        return Shuffled(pixels(images.x), images.y, flip=True)
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(
             channels=3, T=1000, width=128, multipliers=(1, 2, 2, 2), blocks=2, classes=10, dropout=0.1
         ),
-        data,
+        lambda folder: _in_bytes(cifar10("train", folder=folder, progress=True), flip=True),
         "diffnotes.data.cifar10",
         config,
         shape=(3, 32, 32),
     )
+
+
+def _in_bytes(images: Images, flip: bool = False) -> Shuffled:
+    """A quarter of the memory, and of the way to a GPU; the trainer puts them on [-1, 1] again."""
+    return Shuffled(pixels(images.x), images.y, flip=flip)
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {

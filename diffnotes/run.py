@@ -17,23 +17,21 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Int
 from torch import Generator, Tensor
 
 from diffnotes import distributed
-from diffnotes.checkpoint import save_model
+from diffnotes.checkpoint import TORCH, save_model
 from diffnotes.ddim import Eta, ddim_sample, dpmpp_2m_sample
 from diffnotes.guidance import guided
-from diffnotes.nets import Network
+from diffnotes.nets import Image, Labels, Network
 from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.presets import Preset
 from diffnotes.reverse import Variance, ddpm_sample
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, Spacing
 from diffnotes.train import TrainConfig, Trainer, _seed, fit
-from diffnotes.watch import Images, Metrics, Pictures
+from diffnotes.watch import Metrics, Pictures
 
 Sampler = Literal["ddim", "ddpm", "2m"]
-Labels = Int[Tensor, " n"]
 
 
 def train(
@@ -60,7 +58,7 @@ def train(
         ValueError, OSError: see `fit`; or pictures are asked for without a folder, or of what are no images.
     """
     if grid_every is not None and (folder is None or preset.shape is None):
-        raise ValueError("pictures of samples need a folder to go to, and a preset whose data are images")
+        raise ValueError(f"grid_every must be None without a folder or without images, got {grid_every}")
     torch.manual_seed(config.seed)  # of the first weights
     model = preset.network().to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,7 +72,7 @@ def train(
     trained = fit(
         preset.schedule, model, examples, config, folder=folder, callbacks=watchers, progress=progress
     )
-    loss = round(float(trained.losses[-config.steps // 8 :].mean()), 5)
+    loss = round(trained.final_loss, 5)
     provenance: dict[str, Any] = {
         "command": command,
         "data": preset.data_name,
@@ -82,7 +80,7 @@ def train(
         "settings": dataclasses.asdict(config),
         "loss": loss,
         "loss is": "the mean over the last eighth of the training steps",
-        "torch": str(torch.__version__).split("+")[0],
+        "torch": TORCH,
     }
     if distributed.rank() == 0:
         save_model(out, trained.ema, preset.schedule, provenance, preset.dtype)
@@ -131,8 +129,9 @@ def samples(
         raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
     if guidance and not classes:
         raise ValueError(f"guidance must be 0 without classes to guide to, got {guidance}")
-    if bad := [c for c in classes if not 0 <= c < max(model.classes, 1)]:
-        raise ValueError(f"classes must lie in 0..{model.classes - 1}, got {bad}")
+    if bad := [c for c in classes if not 0 <= c < model.classes]:
+        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be none for this network"
+        raise ValueError(f"classes must {allowed}, got {bad}")
     steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
     device = schedule.betas.device
     y = labels(n, classes).to(device)
@@ -165,7 +164,7 @@ def labels(n: int, classes: Sequence[int]) -> Labels:
 def likelihood(
     schedule: NoiseSchedule,
     model: Network,
-    images: Images,
+    images: Image,
     y: Labels | None = None,
     *,
     variance: Variance = "posterior",

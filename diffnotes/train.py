@@ -185,9 +185,8 @@ def draw_times(
     draw = partial(torch.randint, generator=generator, device=device)
     if how == "uniform":
         return draw(1, T + 1, (n,))
-    if (
-        how == "stratified"
-    ):  # of the n T integers below n T, one from each run of T; n of them belong to every t
+    if how == "stratified":
+        # of the n T integers below n T, one from each run of T; n of them belong to every t
         return (torch.arange(n, device=device) * T + draw(0, T, (n,))) // n + 1
     if how == "antithetic":
         half = draw(1, T + 1, ((n + 1) // 2,))
@@ -245,9 +244,7 @@ class Shuffled:
 
     def _order(self, epoch: int, seed: int) -> Tensor:
         if (epoch, seed) not in self._orders:
-            while (
-                len(self._orders) > 1
-            ):  # two are enough: a batch at the end of an epoch needs the next one too
+            while len(self._orders) > 1:  # two are enough: a batch may reach from one epoch into the next
                 del self._orders[next(iter(self._orders))]
             generator = Generator().manual_seed(_seed(seed, "order", epoch))
             self._orders[epoch, seed] = torch.randperm(len(self.x), generator=generator).to(self.x.device)
@@ -474,8 +471,8 @@ class Trainer(Generic[Net]):
         state = {"step": self.done, "schedule": repr(self.schedule), "network": type(self.model).__name__}
         state["train"] = dataclasses.asdict(self.config)
         files = {
-            "weights.safetensors": model_bytes(self.model, self.model.state_dict(), self.schedule),
-            "ema.safetensors": model_bytes(self.ema, self.ema.state_dict(), self.schedule),
+            "weights.safetensors": model_bytes(self.model, self.schedule),
+            "ema.safetensors": model_bytes(self.ema, self.schedule),
             "optimiser.safetensors": safetensors.torch.save(
                 {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
             ),
@@ -575,6 +572,11 @@ class Trained(Generic[Net]):
     model: Net  # as it stood after the last step
     ema: Net  # its running average: the one to sample from
     losses: Float[Tensor, " steps"]  # float32, on the CPU
+
+    @property
+    def final_loss(self) -> float:
+        """The mean over the last eighth of the steps."""
+        return float(self.losses[-len(self.losses) // 8 :].mean())
 
 
 def fit(

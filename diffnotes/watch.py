@@ -25,17 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Generator, Tensor
 
 from diffnotes.checkpoint import write_file
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
-from diffnotes.nets import Network
+from diffnotes.nets import Image, Network
 from diffnotes.schedule import Batch
 from diffnotes.train import Trainer
 
-Images = Float[Tensor, "n channels height width"]
 Bytes = UInt8[Tensor, "batch *event"]
 
 
@@ -152,7 +151,7 @@ def pixels(x: Batch) -> Bytes:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def png(x: Images, columns: int) -> bytes:
+def png(x: Image, columns: int) -> bytes:
     """A PNG file with images in rows of `columns`, in their order, with 2 white pixels between.
 
     Args:

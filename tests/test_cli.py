@@ -17,6 +17,7 @@ from PIL import Image
 from diffnotes import __main__ as cli
 from diffnotes import checkpoint, presets, run
 from diffnotes.checkpoint import list_checkpoints, load_model, save_model
+from diffnotes.data import Images
 from diffnotes.nets import MLP, UNet
 from diffnotes.objective import VLBTerms, vlb_terms
 from diffnotes.presets import PRESETS, Preset
@@ -112,7 +113,7 @@ def test_the_presets_for_images_fit_together(name, monkeypatch):
     """Their data are not here; a handful of images of the same kind take a step (of a smaller network, for time)."""
     x, y = pictures(8, *{"c": (3, 32), "f": (1, 28)}[name[0]]), torch.arange(8)
     for loader in ("fashion_mnist", "cifar10"):
-        monkeypatch.setattr(presets, loader, lambda split, folder, progress: types.SimpleNamespace(x=x, y=y))
+        monkeypatch.setattr(presets, loader, lambda split, folder, progress: Images(x, y))
     preset = PRESETS[name]()
     data = preset.data(Path("somewhere"))
     if isinstance(data, Shuffled):
@@ -313,6 +314,11 @@ def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
     assert complaint in refused("sample", weights, "--out", tmp_path / "a.png", *words.split())
 
 
+def test_a_network_without_classes_has_none_to_sample(tmp_path):
+    said = refused("sample", "swiss_roll", "--out", tmp_path / "a.npz", "--classes", "0")
+    assert "classes must be none for this network, got [0]" in said
+
+
 # ---- evaluate -------------------------------------------------------------------------------------------------
 
 
@@ -444,8 +450,9 @@ def test_a_checkpoint_of_another_architecture_is_one_line(tmp_path):
 
 def test_pictures_need_a_folder_and_images(tmp_path):
     words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", "--grid-every", "5"]
-    assert "pictures of samples need a folder to go to" in refused(*words)
-    assert "whose data are images" in refused(*words, "--folder", tmp_path)
+    complaint = "grid_every must be None without a folder or without images, got 5"
+    assert complaint in refused(*words)
+    assert complaint in refused(*words, "--folder", tmp_path)
 
 
 def test_a_corrupt_file_of_data_is_one_line_on_stderr_and_status_1(tmp_path):

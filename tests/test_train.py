@@ -34,6 +34,7 @@ from diffnotes.train import (
     Drawn,
     Shuffled,
     TrainConfig,
+    Trained,
     Trainer,
     draw_times,
     ema_decay,
@@ -454,6 +455,12 @@ def test_callbacks_see_every_step_and_the_bar_shows_the_loss(capsys):
     assert "loss=" in shown
     fit(SCHEDULE, small(), points, quick())
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("steps", "last"), [(20, 18.0), (16, 14.5), (3, 2.0)])
+def test_the_final_loss_is_the_mean_over_the_last_eighth_of_the_steps(steps, last):
+    """Rounded up, so that there is one at least: 3 of 20, 2 of 16, 1 of 3."""
+    assert Trained(small(), small(), torch.arange(float(steps))).final_loss == last
 
 
 # ---- a loss that is not finite --------------------------------------------------------------------------------
