@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from devices import grown
 
 from diffnotes.checkpoint import list_checkpoints
 from diffnotes.nets import UNet
@@ -30,11 +30,7 @@ CONFIG = TrainConfig(steps=60, batch=8, accumulate=2, label_drop=0.3, warmup=5, 
 def network() -> UNet:
     """All that can be random is: labels are dropped, and so are activations, by torch's global generator."""
     torch.manual_seed(0)
-    net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.2)
-    for weights in net.parameters():
-        if not weights.any():
-            nn.init.normal_(weights, std=0.1)
-    return net
+    return grown(UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.2))
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:

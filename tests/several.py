@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from devices import grown
+from torch import Tensor
 
 from diffnotes import __main__ as cli
 from diffnotes import distributed, run
@@ -28,11 +29,7 @@ CONFIG = TrainConfig(steps=10, batch=8, label_drop=0.3, warmup=2, save_every=4)
 def network(dtype: torch.dtype = torch.float64, dropout: float = 0.0) -> UNet:
     """No layer of it starts at zero, so that no gradient is."""
     torch.manual_seed(0)
-    net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=dropout).to(dtype)
-    for weights in net.parameters():
-        if not weights.any():
-            nn.init.normal_(weights, std=0.1)
-    return net
+    return grown(UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=dropout).to(dtype))
 
 
 def data() -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from devices import grown
 
 from diffnotes.guidance import guided
 from diffnotes.nets import MLP, UNet
@@ -10,10 +11,7 @@ from diffnotes.nets import MLP, UNet
 def network():
     torch.manual_seed(0)
     net = UNet(channels=1, T=10, width=4, multipliers=(1, 2), classes=3).eval()
-    for weights in net.parameters():  # an untrained network predicts 0, whatever the label
-        if not weights.any():
-            torch.nn.init.normal_(weights, std=0.1)
-    return net.requires_grad_(False)
+    return grown(net).requires_grad_(False)  # an untrained network predicts 0, whatever the label
 
 
 @pytest.mark.parametrize("scale", [-1, -0.5, 0, 0.7, 3])
