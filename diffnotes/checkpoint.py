@@ -82,7 +82,10 @@ def save_weights(
     dtype: torch.dtype | None = None,
     beside: Tensors | None = None,
 ) -> None:
-    """`save_model` for a network of any kind that has a `config`, with the tensors `beside` its weights as they are."""
+    """`save_model` for a network of any kind that has a `config`, with the tensors `beside` its weights as they are.
+
+    Other arguments and errors are those of `save_model`.
+    """
     tensors = {
         name: value.to(dtype) if dtype and value.is_floating_point() else value  # counters stay integers
         for name, value in model.state_dict().items()
@@ -168,7 +171,7 @@ def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, 
 
 
 def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
-    """Refuse tensors that are not those of this architecture, naming the first that is off."""
+    """Raise ValueError for tensors that are not those of this architecture, naming the first that is off."""
     have = {name: tuple(value.shape) for name, value in tensors.items()}
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in [*want, *have]:

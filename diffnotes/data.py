@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 
 from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
+from diffnotes.schedule import _positive
 
 Plane = Float[Tensor, "n 2"]
 Split = Literal["train", "test"]
@@ -60,8 +61,7 @@ def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
     Raises:
         ValueError: K < 1, or noise outside (0, 1).
     """
-    if K < 1:
-        raise ValueError(f"K must be at least 1, got {K}")
+    _positive("K", K)
     _check(1, noise)
     if noise == 0:
         raise ValueError("noise must be positive for the humps to overlap, got 0")
@@ -267,8 +267,7 @@ def _unit(pixels: Tensor) -> Tensor:
 
 
 def _check(n: int, noise: float) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    _positive("n", n)
     if not 0 <= noise < 1:
         raise ValueError(f"noise must lie in [0, 1), got {noise}")
 

@@ -22,7 +22,7 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -90,12 +90,12 @@ def settings(n: int) -> TrainConfig:
     return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
 
 
-def train(n: int, which: Half, device: torch.device | str = "cpu") -> tuple[UNet, float]:
+def train(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
     """The averaged network, trained on one half, and its loss over the last eighth of the steps.
 
-    A U-Net of 124,433 weights on two resolutions. All runs start from the same weights and draw the same noise.
+    A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same noise.
     """
-    config = settings(n)
+    config = replace(settings(n), seed=seed)
     torch.manual_seed(config.seed)  # of the first weights
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,10 +109,10 @@ def load(n: int, which: Half, folder: Path = FOLDER) -> Loaded:
     Raises:
         FileNotFoundError: there is none for this n.
     """
-    return load_model(_file(folder, n, which))
+    return load_model(_file(n, which, folder))
 
 
-def _file(folder: Path, n: int, which: Half) -> Path:
+def _file(n: int, which: Half, folder: Path) -> Path:
     return folder / f"{n}-{which.lower()}.safetensors"
 
 
@@ -150,7 +150,7 @@ def nearest(x: Pictures, data: OtherPictures) -> Nearest:
 
 
 def starts(n: int) -> Small:
-    """The n starts x_T that all networks share."""
+    """The n starts x_T that all networks share, drawn on the CPU: there they are the same on every machine."""
     return torch.randn(n, 1, 14, 14, generator=Generator().manual_seed(0))
 
 
@@ -163,7 +163,7 @@ def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
 def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
     """The squared error of the predicted noise, a mean over pixels, for `count` draws of t and of the noise.
 
-    The images are gone through in order, again and again. Times and noise are the same at every call.
+    The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call.
     """
     generator = Generator().manual_seed(1)
     x = x0[torch.arange(count) % len(x0)]
@@ -239,7 +239,7 @@ def main(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
     for n in arguments.sizes:
         for which in HALVES:
-            path = _file(arguments.folder, n, which)
+            path = _file(n, which, arguments.folder)
             if not path.exists():
                 start = time.process_time()
                 net, loss = train(n, which, arguments.device)

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffnotes.schedule import Batch, Time, _has_values
+from diffnotes.schedule import Batch, Time, _has_values, _positive
 
 Labels = Int[Tensor, " batch"]
 Image = Float[Tensor, "batch channels height width"]
@@ -70,8 +70,7 @@ class Condition(nn.Module):
 
     def __init__(self, T: int, width: int, classes: int = 0) -> None:
         super().__init__()
-        if T < 1:
-            raise ValueError(f"T must be at least 1, got {T}")
+        _positive("T", T)
         if width < 4 or width % 2:
             raise ValueError(f"the width of the time embedding must be even and at least 4, got {width}")
         if classes < 0:

@@ -72,6 +72,9 @@ class NoiseSchedule:
         """beta_t on a straight line from `start` to `end` (Ho et al. 2020, section 4), times 1000 / T.
 
         `start` and `end` are the range at T = 1000; the factor keeps the total noise about the same at any T.
+
+        Raises:
+            ValueError: T < 1, or so small that the factor takes a beta to 1; or a beta outside (0, 1) at any T.
         """
         _positive("T", T)
         betas = torch.linspace(start, end, T, dtype=torch.float64) * (1000 / T)

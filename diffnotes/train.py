@@ -178,6 +178,9 @@ def draw_times(
     it evenly. "antithetic": in pairs t, T+1-t. The last two have the same expectation and less variance, because the
     loss depends strongly on t. (Kingma et al. 2021, section 4, draw theirs evenly for the same reason.)
 
+    Raises:
+        ValueError: `how` is none of these.
+
     >>> draw_times(T=4, n=8, how="stratified")
     tensor([1, 1, 2, 2, 3, 3, 4, 4])
     """

@@ -32,7 +32,7 @@ from diffnotes.checkpoint import write_file
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
 from diffnotes.nets import Image, Network
-from diffnotes.schedule import Batch
+from diffnotes.schedule import Batch, _positive
 from diffnotes.train import Trainer
 
 Bytes = UInt8[Tensor, "batch *event"]
@@ -50,8 +50,7 @@ class Metrics:
     """
 
     def __init__(self, folder: str | Path, every: int = 50) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        _positive("every", every)
         self.path, self.every = Path(folder) / "metrics.jsonl", every
         self.board: Any = None
         self._last: tuple[int, float] | None = None  # the step and the time of the line before
@@ -122,8 +121,7 @@ class Pictures:
     def __init__(
         self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        _positive("every", every)
         self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
 
     def __call__(self, trainer: Trainer[Any]) -> None:
