@@ -93,7 +93,7 @@ class Condition(nn.Module):
         if self.label is not None:
             h = h + self.label(torch.full_like(t, self.classes) if y is None else self._checked(y))
         elif y is not None:
-            raise ValueError("y was given, but this network was made with classes=0")
+            raise ValueError(f"y must be None for a network made with classes=0, got shape {tuple(y.shape)}")
         return F.silu(h)
 
     def _checked(self, y: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ def png(x: Image, columns: int) -> bytes:
     n, channels, height, width = x.shape
     if channels not in (1, 3) or not n or columns < 1:
         raise ValueError(
-            f"a picture takes images of 1 or 3 channels and at least 1 column, got {tuple(x.shape)}, {columns}"
+            "x must hold images of 1 or 3 channels, and columns be at least 1, "
+            f"got shape {tuple(x.shape)} and {columns} columns"
         )
     rows, gap = -(-n // columns), 2
     sheet = torch.full(

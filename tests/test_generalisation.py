@@ -51,6 +51,18 @@ def test_pictures_of_two_shapes_are_refused():
         distances(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 2, 4))
 
 
+def test_a_guess_is_made_where_x_t_is():
+    asked = []
+
+    def model(x, t):
+        asked.append((t.device.type, t.shape, t.dtype))
+        return x
+
+    x = torch.empty(3, 1, 14, 14, device="meta")
+    assert generalisation.guess(model, x, 100).device.type == "meta"
+    assert asked == [("meta", (3,), torch.int64)]
+
+
 def test_exact_models_of_two_halves_memorise_and_disagree():
     """The end of the scale: own is zero, other is that of real images, and from one x_T come two pictures."""
     models = [DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B")]
