@@ -46,6 +46,15 @@ def test_composed_steps_equal_the_jump(b: Tensor) -> None:
         torch.testing.assert_close(q.variance, variance, rtol=tol, atol=0.0)
 
 
+def test_a_step_by_hand() -> None:
+    s = NoiseSchedule.constant(2, 0.36)  # the roots of 0.64 and 0.36 are 0.8 and 0.6
+    x, z = torch.tensor([[1.0, -5.0]], dtype=torch.float64), torch.tensor([[2.0, 10.0]], dtype=torch.float64)
+    by_hand = torch.tensor([[0.8 * 1 + 0.6 * 2, -0.8 * 5 + 0.6 * 10]], dtype=torch.float64)
+    torch.testing.assert_close(
+        q_step(s, x, 2, z), by_hand, rtol=0.0, atol=60 * EPS
+    )  # roundings of numbers up to 6
+
+
 @given(betas)
 def test_a_step_keeps_unit_variance(b: Tensor) -> None:
     s = NoiseSchedule(b)

@@ -396,8 +396,12 @@ def test_progress_is_shown_only_where_it_is_asked_for(capsys: pytest.CaptureFixt
     x_T, g = draws()
     ddpm_sample(LINEAR, gaussian_model(LINEAR), x_T, steps=3, generator=g)
     assert capsys.readouterr() == ("", "")
+    walk(gaussian_model(LINEAR), x_T, [Jump(1000, (0.6, 0.8), (1.0, 0.0))])
+    assert capsys.readouterr() == ("", "")
     ddpm_sample(LINEAR, gaussian_model(LINEAR), x_T, steps=3, generator=g, progress=True)
-    assert "3/3" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "sampling" in shown
 
 
 def test_no_gradient_is_kept_and_inference_mode_is_fine() -> None:
@@ -601,6 +605,16 @@ def test_walk_takes_any_jumps() -> None:
     eps = 7 * x
     torch.testing.assert_close(got, 0.5 * (x - 0.8 * eps) / 0.6 + 0.3 * eps, rtol=1e-14, atol=0.0)
     assert torch.equal(walk(lambda x, t: x, x, []), x)
+    assert jump.spread == 0.0
+
+
+def test_without_noise_there_is_one_buffer() -> None:
+    x, eps = column(2.0, -1.0), column(0.0, 0.0)
+    quiet, noisy = Jump(7, (0.6, 0.8), (0.5, 0.3)), Jump(7, (0.6, 0.8), (0.5, 0.3), spread=0.1)
+    for jump, buffers in ((quiet, 0), (noisy, 1)):
+        with Ops() as ops:
+            walk(lambda x, t: eps, x, [jump, jump])
+        assert Counter(ops.names)["empty_like.default"] == buffers
 
 
 # ---- the sampler with the exact model is right ----------------------------------------------------------

@@ -70,6 +70,19 @@ def test_cosine_follows_nichol_and_dhariwal_section_3_2() -> None:
     assert float(s.betas[1:-1].max()) < 0.999
 
 
+def test_defaults_are_those_of_the_papers() -> None:
+    """Ho et al. 2020, section 4, and Nichol and Dhariwal 2021, section 3.2: 1000 steps."""
+    assert NoiseSchedule.linear().T == NoiseSchedule.cosine().T == 1000
+    assert torch.equal(NoiseSchedule.linear().betas, NoiseSchedule.linear(1000, 1e-4, 0.02).betas)
+    assert torch.equal(NoiseSchedule.cosine().betas, NoiseSchedule.cosine(1000, 0.008).betas)
+
+
+def test_a_straight_line_may_be_level() -> None:
+    flat = NoiseSchedule.constant(1000, 0.01)
+    assert torch.equal(NoiseSchedule.linear(1000, start=0.01, end=0.01).betas, flat.betas)
+    assert flat.betas[1:].tolist() == [0.01] * 1000  # the nearest float64, not that of a float32
+
+
 def test_linear_is_rescaled_so_that_the_total_noise_stays() -> None:
     for T in (50, 200, 4000):
         total = float(NoiseSchedule.linear(T).betas.sum())
@@ -139,6 +152,36 @@ def test_is_frozen_float64_and_keeps_the_callers_tensor() -> None:
         s.betas = given_betas  # type: ignore[misc]
 
 
+def test_float32_alpha_bars_are_worked_on_in_float64() -> None:
+    bars = torch.tensor([0.9, 0.5], dtype=torch.float32)
+    assert torch.equal(
+        NoiseSchedule.from_alpha_bars(bars).betas, NoiseSchedule.from_alpha_bars(bars.double()).betas
+    )
+
+
+def test_a_schedule_equals_itself_alone_and_can_be_a_key() -> None:
+    """Tensors have no one truth value, so schedules are not compared number by number."""
+    a, b = NoiseSchedule.constant(3, 0.1), NoiseSchedule.constant(3, 0.1)
+    assert a == a
+    assert a != b
+    assert {a: 1}[a] == 1
+
+
+DERIVED = ("alphas", "log_alpha_bars", "alpha_bars", "one_minus_alpha_bars", "sqrt_alpha_bars",
+           "sqrt_one_minus_alpha_bars", "posterior_variances", "log_snr", "snr")  # fmt: skip
+
+
+def test_tensors_made_in_inference_mode_are_ordinary_ones() -> None:
+    with torch.inference_mode():
+        s = NoiseSchedule.linear(100)
+        assert not any(getattr(s, name).is_inference() for name in ("betas", *DERIVED))
+
+
+def test_derived_tensors_are_kept() -> None:
+    s = NoiseSchedule.linear(100)
+    assert all(getattr(s, name) is getattr(s, name) for name in DERIVED)
+
+
 # ---- looking up ---------------------------------------------------------------------------------------------------
 
 
@@ -153,12 +196,32 @@ def test_at_casts_last_and_broadcasts(dtype: torch.dtype) -> None:
     assert torch.equal(s.at(s.betas, 7, x), s.betas[7].to(dtype))
 
 
+def test_the_first_and_the_last_step_can_be_looked_up() -> None:
+    s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
+    for t in (1, 100):
+        want = s.betas[t].float()
+        assert torch.equal(s.at(s.betas, t, x), want)
+        assert torch.equal(s.at(s.betas, torch.tensor([t, t]), x), want.expand(2, 1))
+    assert s.at(s.betas, torch.zeros(0, dtype=torch.int64), x[:0]).shape == (
+        0,
+        1,
+    )  # nothing to be out of range
+
+
+def test_with_an_int_a_schedule_on_the_cpu_serves_every_device() -> None:
+    """What comes back is one number, and torch multiplies a tensor anywhere by one number of the CPU."""
+    s = NoiseSchedule.linear(100)
+    value = s.at(s.betas, 7, torch.zeros(2, 3, device="meta"))
+    assert (value.device.type, float(value)) == ("cpu", float(s.betas[7].float()))
+
+
 def test_meta_and_fake_devices() -> None:
     s = NoiseSchedule(torch.full((10,), 0.1, device="meta", dtype=torch.float64))
     x = torch.zeros(2, 3, device="meta")
     assert s.at(s.alpha_bars, torch.zeros(2, dtype=torch.int64, device="meta"), x).shape == (2, 1)
     assert "meta" in repr(s)
     assert s.to("meta").T == 10
+    assert NoiseSchedule.constant(10, 0.1).to("meta").betas.device.type == "meta"
     with FakeTensorMode():
         s = NoiseSchedule(torch.full((10,), 0.1, device="cuda", dtype=torch.float64))
         x, t = torch.zeros(2, 3, device="cuda"), torch.ones(2, dtype=torch.int64, device="cuda")
@@ -228,8 +291,9 @@ def test_bad_betas(bad: list[float]) -> None:
 def test_bad_makers() -> None:
     with pytest.raises(ValueError, match=r"T=20 puts betas at .*larger T"):
         NoiseSchedule.linear(20)
-    with pytest.raises(ValueError, match="in between"):
-        NoiseSchedule.linear(1000, start=-0.1)
+    for start in (-0.1, 0.0):
+        with pytest.raises(ValueError, match=r"puts betas at .* in between"):
+            NoiseSchedule.linear(1000, start=start)
     for make in (NoiseSchedule.linear, NoiseSchedule.cosine, lambda T: NoiseSchedule.constant(T, 0.1)):
         with pytest.raises(ValueError, match="T must be at least 1, got 0"):
             make(0)
