@@ -1,6 +1,7 @@
 """objective.py: the bound's terms against integrals by brute force, the weights, a decoder that sums to one."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -342,23 +343,55 @@ def test_the_decoder_is_as_good_above_the_mean_as_below() -> None:
     )
 
 
-def test_the_discrete_decoder_in_the_bound() -> None:
+@pytest.mark.parametrize("levels", [256, 4])
+def test_the_discrete_decoder_in_the_bound(levels: int) -> None:
     """L_0 is the decoder at x_1, with mean mu_theta and the deviation of the variance that was asked for."""
     schedule = NoiseSchedule.linear(1000)
-    x0 = (torch.randint(0, 256, (6, 2), generator=seeded()).double() / 255) * 2 - 1
+    x0 = (torch.randint(0, levels, (6, 2), generator=seeded()).double() / (levels - 1)) * 2 - 1
     model = Recorder(lambda x, t: 0.5 * x)
     for variance, sigma2 in (("posterior", 5.453187661e-5), ("beta", 1e-4)):
         terms = vlb_terms(
-            schedule, model, x0, variance=variance, decoder="discrete", ts=[], generator=seeded()
+            schedule,
+            model,
+            x0,
+            variance=variance,
+            decoder="discrete",
+            levels=levels,
+            ts=[],
+            generator=seeded(),
         )  # type: ignore[arg-type]
         x_1, eps = model.asked[1]
         mean = (x_1 - math.sqrt(1e-4) * eps) / math.sqrt(1 - 1e-4)
-        log_p = discrete_log_prob(x0, mean, torch.tensor(math.sqrt(sigma2), dtype=F64))
+        log_p = discrete_log_prob(x0, mean, torch.tensor(math.sqrt(sigma2), dtype=F64), levels)
         torch.testing.assert_close(
             terms.L_0, -log_p.sum(1), rtol=1e-8, atol=0.0
         )  # sigma2 is given to ten digits
         assert terms.L_t.shape == (6, 0)
         torch.testing.assert_close(terms.bound, terms.L_T + terms.L_0)
+
+
+def test_the_default_is_bytes() -> None:
+    """256 levels, in the decoder and in the bound that uses it."""
+    x0 = torch.tensor([[-1.0, 1 / 255, 1.0]], dtype=F64)
+    mean, std = torch.zeros_like(x0), torch.tensor(0.1, dtype=F64)
+    assert torch.equal(discrete_log_prob(x0, mean, std), discrete_log_prob(x0, mean, std, 256))
+    given, left_out = (
+        vlb_terms(LINEAR, lambda x, t: 0.5 * x, x0, decoder="discrete", ts=[], generator=seeded(), **how)
+        for how in ({"levels": 256}, {})
+    )
+    assert torch.equal(given.L_0, left_out.L_0)
+
+
+def test_terms_are_frozen_equal_themselves_alone_and_keep_no_gradient() -> None:
+    weight = torch.tensor(0.5, dtype=F64, requires_grad=True)
+    terms = vlb_terms(
+        LINEAR, lambda x, t: weight * x, torch.ones(1, 1, dtype=F64), ts=[2], generator=seeded()
+    )
+    assert not terms.bound.requires_grad
+    assert terms == terms
+    assert terms != replace(terms)
+    with pytest.raises(AttributeError):
+        terms.T = 5  # type: ignore[misc]
 
 
 def test_bits_per_dim() -> None:
@@ -422,6 +455,7 @@ def test_bad_input_is_named() -> None:
             "x0 must lie on the 256 levels from -1 to 1, got 0.001",
         ),
         (lambda: discrete_log_prob(x + 1 + 2 / 255, x, torch.ones(())), r"x0 must lie on .* got 1\.0078"),
+        (lambda: discrete_log_prob(x - 1 - 2 / 255, x, torch.ones(())), r"x0 must lie on .* got -1\.0078"),
         (lambda: discrete_log_prob(x, x, torch.ones(()), levels=1), "levels must be at least 2, got 1"),
         (lambda: discrete_log_prob(x, x[:1], torch.ones(()), levels=3), "mean must be shaped like x"),
         (lambda: bits_per_dim(torch.ones(1), 0), "dims must be at least 1, got 0"),
