@@ -137,7 +137,6 @@ def vlb_terms(
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
         x_t = q_sample(schedule, again, t, noise)
         eps = model(x_t, t)
-        _same_shape(x_t, eps=eps)
         x, eps = x_t.double(), eps.double()
         scale = schedule.at(std, t, x).expand_as(x)
         return again.double(), x, t, Normal(p_mean(schedule, x, t, eps), scale, validate_args=False)
