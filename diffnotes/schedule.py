@@ -40,7 +40,7 @@ class derived(cached_property[Tensor]):
             return value
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """A schedule beta_1 .. beta_T, and the quantities that are functions of it alone.
 
