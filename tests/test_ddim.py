@@ -416,6 +416,41 @@ def test_a_model_that_hands_its_input_back_is_read_and_not_written() -> None:
         assert torch.equal(run(LINEAR, lambda x, t: x, x_T, 5), run(LINEAR, lambda x, t: x.clone(), x_T, 5))
 
 
+def test_what_is_left_out_is_the_default() -> None:
+    """50 jumps without noise for DDIM, as many up, 20 for the second-order sampler; the ODE down to the data."""
+    x, model = draw(4, 2), mixture().eps(LINEAR)
+    assert torch.equal(ddim_sample(LINEAR, model, x), ddim_sample(LINEAR, model, x, 50, 0.0))
+    assert torch.equal(ddim_encode(LINEAR, model, x), ddim_encode(LINEAR, model, x, 50))
+    assert torch.equal(dpmpp_2m_sample(LINEAR, model, x), dpmpp_2m_sample(LINEAR, model, x, 20))
+    assert torch.equal(ode_jump(LINEAR, mixture().eps, x, 9), ode_jump(LINEAR, mixture().eps, x, 9, 0, 1e-10))
+
+
+@pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
+def test_progress_is_shown_only_where_it_is_asked_for(
+    run: Callable[..., Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(LINEAR, LINEAR_MODEL, draw(4, 2), 5)
+    assert capsys.readouterr() == ("", "")
+    run(LINEAR, LINEAR_MODEL, draw(4, 2), 5, progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
+@pytest.mark.filterwarnings("ignore:sampling starts at")
+def test_the_spacing_is_handed_on(run: Callable[..., Tensor]) -> None:
+    asked: list[int] = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(int(t[0]))
+        return torch.zeros_like(x_t)
+
+    for spacing in SPACINGS:
+        asked.clear()
+        run(LINEAR, model, draw(1, 1), 5, spacing=spacing)
+        up = timesteps(1000, 5, spacing)  # type: ignore[arg-type]
+        assert asked == ([1, *up[:-1]] if run is ddim_encode else up[::-1])
+
+
 @pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
 def test_the_path_begins_at_the_start_and_ends_at_the_answer(run: Callable[..., Tensor]) -> None:
     x, model = draw(4, 2), mixture().eps(LINEAR)
@@ -503,6 +538,35 @@ def test_the_ode_against_its_closed_form() -> None:
         got = ode_jump(LINEAR, data.eps, x, t, s)
         # rtol = 1e-10 bounds the error of one step; there are less than 100 of them
         torch.testing.assert_close(got, x_bar * signal[s], rtol=0.0, atol=1e-8)
+
+
+def test_the_ode_of_a_model_with_weights_keeps_no_gradient() -> None:
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    x = ode_jump(LINEAR, lambda s: lambda x, t: weight * x, draw(3, 2), 100, 50)
+    assert not x.requires_grad
+
+
+def test_a_tolerance_at_its_limit_is_taken() -> None:
+    x, data = draw(2, 2), mixture()
+    fine, usual = (ode_jump(LINEAR, data.eps, x, 2, 1, rtol=rtol) for rtol in (1e-13, 1e-10))
+    torch.testing.assert_close(fine, usual, rtol=0.0, atol=1e-8)  # as in the closed form above
+
+
+def test_an_ode_that_cannot_be_solved_is_told() -> None:
+    """Halfway down the model knows no answer any more, and no step is short enough for the solver."""
+
+    def model_at(s: NoiseSchedule) -> Callable[[Tensor, Any], Tensor]:
+        return lambda x, t: x * (math.nan if s.alpha_bars[1] > 0.5 else 1.0)
+
+    with pytest.raises(RuntimeError, match="the ODE was not solved from t=1000 to s=0"):
+        ode_jump(LINEAR, model_at, draw(2, 2), 1000)
+
+
+def test_the_odes_schedule_lives_where_x_does() -> None:
+    def model_at(s: NoiseSchedule) -> Callable[[Tensor, Any], Tensor]:
+        return lambda x, t: s.at(s.sqrt_one_minus_alpha_bars, t, x) * x  # which refuses to mix devices
+
+    assert ode_rhs(model_at, torch.zeros(3, 2, device="meta"), 0.5).device.type == "meta"
 
 
 def test_the_ode_passes_through_the_schedules_own_levels() -> None:
@@ -609,8 +673,19 @@ def test_slerp_of_parallel_vectors_is_the_straight_line(dtype: torch.dtype) -> N
         slerp(a, torch.stack([a[0], -3 * a[1], a[2]]), 0.5)
     line = torch.tensor([1.0, -2.0], dtype=dtype)  # single numbers: an arc only where the signs agree
     assert slerp(line, 3 * line, 0.5).tolist() == [2.0, -4.0]
+    with pytest.raises(ValueError, match=r"examples \[1\] do"):
+        slerp(line, torch.tensor([3.0, 2.0], dtype=dtype), 0.5)
     half = draw(2, 3).to(torch.bfloat16)
     assert slerp(half, half.flip(0), 0.5).dtype == torch.bfloat16
+
+
+def test_slerp_of_bfloat16_has_the_angle_of_float32() -> None:
+    """The paper's two factors in float64, rounded once: an angle from 8 bits would move many of them."""
+    a, b = draw(2, 50, 64).to(torch.bfloat16)
+    u, v = a.double(), b.double()
+    theta = torch.arccos((u * v).sum(1, keepdim=True) / (u.norm(dim=1) * v.norm(dim=1))[:, None])
+    of_a, of_b = ((torch.sin(w * theta) / torch.sin(theta)).to(torch.bfloat16) for w in (0.7, 0.3))
+    assert torch.equal(slerp(a, b, 0.3), of_a * a + of_b * b)
 
 
 # ---- devices, syncs, memory -----------------------------------------------------------------------------------------
@@ -666,6 +741,14 @@ def test_ddim_step_never_waits() -> None:
         x, t, s = (torch.empty(v.shape, dtype=v.dtype, device="cuda") for v in (x, t, s))
         assert ddim_step(schedule, x, x, t, s, 0.5, x).x_s.device.type == "cuda"
     assert ops.waits == []
+
+
+def test_times_without_values_are_not_looked_at() -> None:
+    """As while a compiler traces: a fake tensor on the CPU has a shape and no numbers."""
+    with FakeTensorMode():
+        s = NoiseSchedule(torch.full((10,), 0.1, dtype=torch.float64))
+        x, t, to = torch.zeros(2, 3), torch.tensor([5, 4]), torch.tensor([3, 0])
+        assert ddim_step(s, x, x, t, to, 0.5, x).x_s.shape == x.shape
 
 
 def test_fake_cuda_and_meta() -> None:
@@ -754,8 +837,9 @@ def test_bad_times() -> None:
     for t, s, name in ((1001, 0, "t"), (-1, 0, "t"), (5, -1, "s"), (5, 1001, "s")):
         with pytest.raises(ValueError, match=rf"{name} must lie in 0\.\.1000"):
             ode_jump(LINEAR, mixture().eps, draw(2, 2), t, s)
-    with pytest.raises(ValueError, match="rtol must lie in"):
-        ode_jump(LINEAR, mixture().eps, draw(2, 2), 5, 0, rtol=0.0)
+    for rtol in (0.0, 1.0):
+        with pytest.raises(ValueError, match="rtol must lie in"):
+            ode_jump(LINEAR, mixture().eps, draw(2, 2), 5, 0, rtol=rtol)
     for sigma_bar in (-1.0, math.nan):
         with pytest.raises(ValueError, match="sigma_bar must be >= 0"):
             ode_rhs(mixture().eps, draw(2, 2), sigma_bar)
