@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from diffnotes import mixture
 from diffnotes.forward import q_sample, q_step
-from diffnotes.mixture import DataMixture, GaussianMixture
+from diffnotes.mixture import DataMixture, GaussianMixture, Oracle
 from diffnotes.schedule import NoiseSchedule
 
 EPS = 2.0**-53
@@ -423,12 +423,26 @@ def test_batches_are_taken_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         DataMixture, "_log_normal", lambda *a: sizes.append(log_normal_of(*a).numel()) or log_normal_of(*a)
     )
-    monkeypatch.setattr(mixture, "_TABLE", 15)
-    for call, expected in zip(calls, whole, strict=True):
-        assert_close(
-            call(), expected, rtol=1e-12, atol=1e-12
-        )  # matrix products of other shapes round otherwise
-    assert max(sizes) == 14  # two rows of seven
+    for table, largest in ((15, 14), (3, 7)):  # two rows of seven, and never less than one
+        monkeypatch.setattr(mixture, "_TABLE", table)
+        sizes.clear()
+        for call, expected in zip(calls, whole, strict=True):
+            assert_close(
+                call(), expected, rtol=1e-12, atol=1e-12
+            )  # matrix products of other shapes round otherwise
+        assert max(sizes) == largest
+
+
+def test_a_table_has_at_most_2_to_the_24_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million examples, on the meta device, where a table takes no memory: sixteen rows of the batch at a time."""
+    data, x = (DataMixture(torch.zeros(2**20, 3, device="meta")), torch.zeros(40, 3, device="meta"))
+    sizes = []
+    log_normal_of = DataMixture._log_normal
+    monkeypatch.setattr(
+        DataMixture, "_log_normal", lambda *a: sizes.append(log_normal_of(*a).numel()) or log_normal_of(*a)
+    )
+    assert data.denoise(SCHEDULE.to("meta"), x, 5).shape == x.shape
+    assert sizes == [2**24, 2**24, 2**23]
 
 
 # ---- one t an example, dtypes, devices ------------------------------------------------------------------------
@@ -484,6 +498,7 @@ def test_float32_in_is_the_float64_answer_rounded(oracle: GaussianMixture | Data
         else:
             assert torch.equal(got, expected), name
     assert oracle.sample(3).dtype == f64
+    assert oracle.sample(1).shape == (1, 2)
 
 
 def test_mixture_of_float32_parameters() -> None:
@@ -721,11 +736,37 @@ INDEFINITE[1, 2, 2] = -1e-6
         (W, M, C * math.nan, "covariances must be finite"),
         (W, M, LOPSIDED, "covariances must be symmetric"),
         (W, M, INDEFINITE, "covariances must be positive semidefinite, got an eigenvalue -1e-06"),
+        # what rounding explains is measured against the size of the covariance
+        (W, M, 1e-6 * LOPSIDED, "covariances must be symmetric"),
+        (W, M, 1e-6 * INDEFINITE, "covariances must be positive semidefinite, got an eigenvalue -1e-12"),
     ],
 )
 def test_a_bad_mixture_is_refused(weights: Tensor, means: Tensor, covariances: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         GaussianMixture(weights, means, covariances)
+
+
+def test_weights_may_be_off_by_their_rounding_and_no_more() -> None:
+    """Two float64 weights: a sum that is off by two ulps of 1."""
+    ulp = 2.0**-52
+    GaussianMixture(torch.tensor([0.5, 0.5 + 2 * ulp], dtype=f64), M, C)
+    with pytest.raises(ValueError, match="must sum to 1"):
+        GaussianMixture(torch.tensor([0.5, 0.5 + 3 * ulp], dtype=f64), M, C)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_rounding_grows_with_the_covariance(size: float) -> None:
+    """An entry off by one ulp of itself is rounding, whatever the unit, and whatever the other components' size."""
+    nearly = C.clone()
+    nearly[0] *= size
+    nearly[0, 0, 1], nearly[0, 1, 0] = 0.1 * size, 0.1 * size * (1 + 2.0**-52)
+    assert not torch.equal(nearly, nearly.mT)
+    GaussianMixture(W, M, nearly)
+
+
+def test_an_oracle_must_say_how_it_denoises() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Oracle()  # type: ignore[abstract]
 
 
 def test_rounding_is_not_refused() -> None:
