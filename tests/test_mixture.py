@@ -396,13 +396,14 @@ def test_gaussian_mixture_in_784_dimensions() -> None:
 
 
 def test_an_offset_common_to_all_examples_costs_nothing() -> None:
-    x0, t, far = randn(20, 6, seed=0), torch.full((20,), 10), 1e6
+    x0, t, size = randn(20, 6, seed=0), torch.full((20,), 10), 1e6
+    far = size * torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0, 1.0], dtype=f64)  # in each coordinate another
     x = q_sample(SCHEDULE, x0, t, randn(20, 6, seed=1))
     moved = x + SCHEDULE.sqrt_alpha_bars[10] * far
     got = DataMixture(x0 + far).denoise(SCHEDULE, moved, t) - far
     # what cannot be had back is the rounding of the numbers near 1e6 themselves, seen through responsibilities whose
     # exponents are residual * rounding / noise
-    tol = 16 * EPS * far * (1 + 12 * 12 / noise_at(10))
+    tol = 16 * EPS * size * (1 + 12 * 12 / noise_at(10))
     assert_close(got, DataMixture(x0).denoise(SCHEDULE, x, t), rtol=0, atol=tol)
 
 
@@ -509,6 +510,28 @@ def test_mixture_of_float32_parameters() -> None:
     x = torch.zeros(1, 2)
     assert data.log_prob(x).dtype == data.score(x).dtype == torch.float32
     assert float(data.log_prob(x.double())) == pytest.approx(-math.log(2 * math.pi), rel=1e-15)
+
+
+def test_mixture_of_bfloat16_parameters() -> None:
+    """torch takes no bfloat16 matrix apart: it is done in float64."""
+    parts = torch.full((2,), 0.5), torch.zeros(2, 3), torch.eye(3).repeat(2, 1, 1)
+    data = GaussianMixture(*(v.to(torch.bfloat16) for v in parts))
+    assert float(data.log_prob(torch.zeros(3, dtype=f64))) == pytest.approx(
+        -1.5 * math.log(2 * math.pi), rel=1e-15
+    )
+
+
+def test_float64_draws_have_the_digits_of_float64() -> None:
+    x = random_mixture(0, 2, 3).sample(10, seeded(0))
+    standard = GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.eye(3)[None]).sample(10, seeded(0))
+    for draws in (x, standard):
+        assert bool((draws != draws.float().double()).all())
+    # one example, at the centre: the step back is its deviation times the draw
+    q = DataMixture(torch.zeros(1, 3, dtype=f64)).reverse_posterior(
+        SCHEDULE, torch.zeros(1, 3, dtype=f64), 500
+    )
+    z = q.sample(seeded(0)) / SCHEDULE.posterior_variances[500].sqrt()
+    assert float((z - z.float()).abs().max()) > 1e-10  # a float32 draw would come back to 2^-52
 
 
 def on_every_method(device: str) -> None:
@@ -762,6 +785,15 @@ def test_rounding_grows_with_the_covariance(size: float) -> None:
     nearly[0, 0, 1], nearly[0, 1, 0] = 0.1 * size, 0.1 * size * (1 + 2.0**-52)
     assert not torch.equal(nearly, nearly.mT)
     GaussianMixture(W, M, nearly)
+
+
+def test_a_small_component_is_measured_by_itself() -> None:
+    """A wide one beside it neither makes it singular nor hides that it is lopsided."""
+    wide_and_narrow = torch.stack([1e12 * C[0], 1e-6 * C[1]])
+    assert bool(GaussianMixture(W, M, wide_and_narrow).log_prob(M[:1]).isfinite())
+    wide_and_narrow[1, 0, 1] = 1e-10
+    with pytest.raises(ValueError, match="covariances must be symmetric"):
+        GaussianMixture(W, M, wide_and_narrow)
 
 
 def test_an_oracle_must_say_how_it_denoises() -> None:
