@@ -1,11 +1,12 @@
 """Chapter 6's experiment: the same small network, trained on few images and on many, twice for each number.
 
-    python -m diffnotes.generalisation    # about 20 minutes on one CPU core; a stopped run goes on where it was
+    python -m diffnotes.generalisation    # about 25 minutes on one CPU core; a stopped run goes on where it was
 
 For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
 from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
 samples copy training images? Do the two networks give the same picture, though they have seen no image in common?
-(The question and the test: Kadkhodaie et al. 2024, section 2.2.)
+(The question and the test: Kadkhodaie et al. 2024, section 2.2.) As a control, for N = 10 and N = 1000 a third network
+is trained: on half B once more, from other weights and with other noise.
 
 All networks come with the package, and so does the table of what was measured with them.
 
@@ -48,6 +49,7 @@ Small = Float[Tensor, "n 1 14 14"]
 
 HALVES: tuple[Half, Half] = get_args(Half)
 SIZES = (10, 100, 1000, 10_000)
+AGAIN = (10, 1000)  # the numbers of images for which B is trained a second time, with the seed 1
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
 SCHEDULE = NoiseSchedule.linear(T=1000)
@@ -93,7 +95,8 @@ def settings(n: int) -> TrainConfig:
 def train(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
     """The averaged network, trained on one half, and its loss over the last eighth of the steps.
 
-    A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same noise.
+    A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same
+    noise.
     """
     config = replace(settings(n), seed=seed)
     torch.manual_seed(config.seed)  # of the first weights
@@ -103,17 +106,23 @@ def train(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0
     return trained.ema, trained.final_loss
 
 
-def load(n: int, which: Half, folder: Path = FOLDER) -> Loaded:
-    """The network for n images and one half that comes with the package.
+def load(n: int, which: Half, folder: Path = FOLDER, seed: int = 0) -> Loaded:
+    """The network for n images and one half that comes with the package; seed 1: half B of the sizes `AGAIN`.
 
     Raises:
-        FileNotFoundError: there is none for this n.
+        FileNotFoundError: there is none for this n, half and seed.
     """
-    return load_model(_file(n, which, folder))
+    return load_model(_file(n, which, folder, seed))
 
 
-def _file(n: int, which: Half, folder: Path) -> Path:
-    return folder / f"{n}-{which.lower()}.safetensors"
+def _file(n: int, which: Half, folder: Path, seed: int) -> Path:
+    return folder / f"{n}-{which.lower()}{f'-{seed}' if seed else ''}.safetensors"
+
+
+def _runs(n: int) -> list[tuple[Half, int]]:
+    """Half and seed of every network for n images."""
+    runs: list[tuple[Half, int]] = [("A", 0), ("B", 0)]
+    return [*runs, ("B", 1)] if n in AGAIN else runs
 
 
 def results(folder: Path = FOLDER) -> dict[str, Any]:
@@ -179,17 +188,25 @@ def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
     return predict_x0(SCHEDULE, x_t, t, model(x_t, _per_example(t, x_t)))
 
 
-def measure(n: int, model_a: NoisePredictor, model_b: NoisePredictor, count: int = 64) -> dict[str, Any]:
-    """What the two networks for n images do from `count` common starts.
+def measure(
+    n: int,
+    model_a: NoisePredictor,
+    model_b: NoisePredictor,
+    again: NoisePredictor | None = None,
+    count: int = 64,
+) -> dict[str, Any]:
+    """What the two networks for n images do from `count` common starts, and B trained again, where there is one.
 
-    Each entry holds a mean, its standard error and the number of values it is the mean of, in the units of the pixels
-    (black is -1, white is 1), the losses aside:
+    Each entry holds a mean, its standard error and the number of values it is the mean of. Distances are in the units
+    of the pixels (black is -1, white is 1):
 
     - own: from a sample to the nearest image of the half that its network was trained on;
     - other: from a sample to the nearest image of the half that its network has never seen;
-    - unseen: from a real image of one half to the nearest of the other, as a measure for the two above;
+    - nearer, copied: the share of samples that are nearer to the own half than to the other, and at most half as far;
+    - unseen: from a real image of one half to the nearest of the other, as a measure for own and other;
     - between: from the sample of one network to that of the other from the same x_T;
     - strangers: from the sample of one to that of the other from another x_T;
+    - restart, apart: from the sample of B trained again to that of B, and to that of A, from the same x_T;
     - train_loss, test_loss: of the simple loss per pixel, on the own half and on the other.
 
     Raises:
@@ -206,15 +223,23 @@ def measure(n: int, model_a: NoisePredictor, model_b: NoisePredictor, count: int
         return torch.cat([value(mine, theirs) for mine, theirs in pairs])
 
     table = distances(x["A"], x["B"])
+    to_own = both(lambda mine, _: nearest(x[mine], own[mine]).distance)
+    to_other = both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance)
     values = {
-        "own": both(lambda mine, _: nearest(x[mine], own[mine]).distance),
-        "other": both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance),
+        "own": to_own,
+        "other": to_other,
+        "nearer": to_own < to_other,
+        "copied": to_own <= to_other / 2,
         "unseen": both(lambda mine, theirs: nearest(own[theirs][:500], own[mine]).distance),
         "between": table.diagonal(),
         "strangers": table.roll(1, dims=0).diagonal(),
         "train_loss": both(lambda mine, _: denoising_loss(models[mine], own[mine])),
         "test_loss": both(lambda mine, theirs: denoising_loss(models[mine], own[theirs])),
     }
+    if again is not None:
+        x_again = sample(again, x_T)
+        values["restart"] = distances(x_again, x["B"]).diagonal()
+        values["apart"] = distances(x_again, x["A"]).diagonal()
     return {name: _summary(value.double()) for name, value in values.items()}
 
 
@@ -238,15 +263,15 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
     for n in arguments.sizes:
-        for which in HALVES:
-            path = _file(n, which, arguments.folder)
+        for which, seed in _runs(n):
+            path = _file(n, which, arguments.folder, seed)
             if not path.exists():
                 start = time.process_time()
-                net, loss = train(n, which, arguments.device)
+                net, loss = train(n, which, arguments.device, seed)
                 origin = {
                     "command": command,
                     "data": f"diffnotes.generalisation.half({n}, {which!r})",
-                    "settings": asdict(settings(n)),
+                    "settings": asdict(replace(settings(n), seed=seed)),
                     "loss": round(loss, 5),
                     "seconds": round(time.process_time() - start),
                     "torch": TORCH,
@@ -256,8 +281,8 @@ def main(argv: list[str]) -> None:
                 print(f"{path.name}: loss {loss:.4f}, {origin['seconds']} s of processor time", flush=True)
     measured = {}
     for n in arguments.sizes:
-        model_a, model_b = (load(n, which, arguments.folder).model for which in HALVES)
-        measured[str(n)] = measure(n, model_a, model_b, arguments.starts)
+        model_a, model_b, *again = (load(n, which, arguments.folder, seed).model for which, seed in _runs(n))
+        measured[str(n)] = measure(n, model_a, model_b, again[0] if again else None, arguments.starts)
     provenance = {str(n): load(n, "A", arguments.folder).provenance for n in arguments.sizes}
     table = {"command": command, "measured": measured, "provenance of half A": provenance}
     (arguments.folder / TABLE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")

@@ -69,6 +69,8 @@ def test_exact_models_of_two_halves_memorise_and_disagree():
     got = measure(20, *models, count=16)
     assert got["own"]["mean"] < 1e-5
     assert got["own"]["values"] == 32
+    assert got["nearer"]["mean"] == got["copied"]["mean"] == 1
+    assert "restart" not in got
     assert abs(got["other"]["mean"] - got["unseen"]["mean"]) < 5 * (
         got["other"]["error"] + got["unseen"]["error"]
     )
@@ -77,19 +79,33 @@ def test_exact_models_of_two_halves_memorise_and_disagree():
 
 
 def test_one_model_twice_agrees_with_itself():
-    model = DataMixture(half(20, "A")).eps(SCHEDULE)
+    model, other = (DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B"))
     got = measure(20, model, model, count=8)
     assert got["between"]["mean"] == 0
     assert got["strangers"]["mean"] > 0.2
+    got = measure(20, model, other, again=other, count=8)
+    assert got["restart"]["mean"] == 0
+    assert got["apart"] == got["between"]
+
+
+def test_a_share_counts_samples_nearer_to_the_own_half():
+    """A model of the other half is nearer to its own half never, and one that answers as both halves half the time."""
+    a, b = (DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B"))
+    swapped, same = measure(20, b, a, count=8), measure(20, a, a, count=8)
+    assert swapped["nearer"]["mean"] == swapped["copied"]["mean"] == 0
+    assert same["nearer"]["mean"] == same["copied"]["mean"] == 0.5
 
 
 def test_the_command_trains_what_is_missing_and_measures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generalisation, "settings", lambda n: TrainConfig(steps=2, batch=4))
+    monkeypatch.setattr(generalisation, "AGAIN", (4,))
     arguments = ["--folder", str(tmp_path), "--sizes", "4", "--starts", "2"]
     main(arguments)
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(written) == {"4-a.safetensors", "4-b.safetensors", "measured.json"}
-    assert capsys.readouterr().out.count("loss") == 2
+    assert set(written) == {"4-a.safetensors", "4-b.safetensors", "4-b-1.safetensors", "measured.json"}
+    assert capsys.readouterr().out.count("loss") == 3
+    row = json.loads(written["measured.json"])["measured"]["4"]
+    assert row["restart"]["mean"] > 0  # not the same run a second time
     (tmp_path / "4-b.safetensors").unlink()  # as if the run had been stopped there
     main(arguments)
     assert "4-a" not in capsys.readouterr().out
@@ -104,8 +120,12 @@ def test_what_comes_with_the_package_is_whole():
     table = generalisation.results()
     for n in generalisation.SIZES:
         row = table["measured"][str(n)]
-        assert {"own", "other", "unseen", "between", "strangers", "train_loss", "test_loss"} <= set(row)
-        for which in ("A", "B"):
-            loaded = generalisation.load(n, which)
+        names = {"own", "other", "nearer", "copied", "unseen", "between", "strangers"}
+        again = n in generalisation.AGAIN
+        names |= {"train_loss", "test_loss"} | ({"restart", "apart"} if again else set())
+        assert set(row) == names
+        for which, seed in [("A", 0), ("B", 0), ("B", 1)][: 3 if again else 2]:
+            loaded = generalisation.load(n, which, seed=seed)
             assert loaded.provenance["settings"]["steps"] == generalisation.settings(n).steps
+            assert loaded.provenance["settings"]["seed"] == seed
             assert sum(p.numel() for p in loaded.model.parameters()) == 124_433

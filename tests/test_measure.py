@@ -78,7 +78,7 @@ def test_another_size_and_other_weights_are_measured_again(
 
 def test_every_entry_has_its_own_settings() -> None:
     found = measure.entries(Path())
-    assert {"floor", "bits", "live/float32", "sample/10/0.0", "sample/1000/sigma_hat"} <= set(found)
+    assert {"floor", "bits", "live/float32", "sample/10/0.0", "sample/1000/1.0"} <= set(found)
     settings = [repr((f.keywords, f.func)) for f in found.values() if hasattr(f, "keywords")]
     assert len(set(settings)) == len(settings)
 

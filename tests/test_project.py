@@ -1,6 +1,8 @@
 """What the repository says about itself, in several places, agrees."""
 
 import doctest
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from safetensors import safe_open
 
 import diffnotes
+from diffnotes.checkpoint import SHIPPED
+from diffnotes.metrics import Estimate
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(
@@ -178,3 +183,21 @@ def test_the_example_in_the_readme_runs():
     result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert result.attempted > 5
     assert result.failed == 0
+
+
+def test_the_model_card_says_what_the_files_say():
+    """Each network's SHA-256 and command, and the measured numbers, which are of these very weights."""
+    card = (SHIPPED / "README.md").read_text("utf-8")
+    for path in SHIPPED.glob("*.safetensors"):
+        section = card.split(f"## {path.name}")[1].split("\n## ")[0]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in section
+        header = json.loads(safe_open(path, "pt").metadata()["diffnotes"])
+        assert f"`{header['provenance']['command']}`" in section
+    measured = json.loads((SHIPPED.parent / "measured/images.json").read_text("utf-8"))
+    for name, digest in measured["provenance"]["weights"].items():
+        assert digest == hashlib.sha256((SHIPPED / f"{name}.safetensors").read_bytes()).hexdigest()
+    rows = {"DDIM, 10 steps": "sample/10/0.0", "DDPM, 1000 steps": "sample/1000/1.0", "real images": "floor"}
+    for row, entry in rows.items():
+        shown = re.search(rf"\| {row} \| ([^|]*) \|", card)
+        assert shown
+        assert shown[1] == str(Estimate(*measured["entries"][entry]["frechet"]))
