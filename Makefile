@@ -19,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf test lint types format notebooks serve lab account clean distclean
+.PHONY: help setup book pdf test lint types mutants format notebooks serve lab account clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ lint: $(READY)  ## ruff: rules and format, notebooks too
 types: $(READY)  ## mypy
 	$(BIN)/mypy
 
+mutants: $(READY) .mutants/.ready  ## change the code in small ways and count what its tests miss (MODULE=ddim: only that)
+	PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left)
+.mutants/.ready: tools/mutants.txt
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target .mutants/lib -r $<
+	@touch $@
+
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,7 +77,7 @@ account:  ## NAME=you: put your GitHub account into every address of the reposit
 	@$(PYTHON) tools/account.py $(NAME)
 
 clean:  ## remove what was built
-	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
 	find book diffnotes tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too
