@@ -395,15 +395,16 @@ def test_gaussian_mixture_in_784_dimensions() -> None:
     assert_close(data.denoise(SCHEDULE, x, 1), data.means, rtol=0, atol=784 * EPS)
 
 
-def test_an_offset_common_to_all_examples_costs_nothing() -> None:
-    x0, t, size = randn(20, 6, seed=0), torch.full((20,), 10), 1e6
+@pytest.mark.parametrize("t", [10, 500])  # where one example has all the weight, and where many share it
+def test_an_offset_common_to_all_examples_costs_nothing(t: int) -> None:
+    x0, size = randn(20, 6, seed=0), 1e6
     far = size * torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0, 1.0], dtype=f64)  # in each coordinate another
     x = q_sample(SCHEDULE, x0, t, randn(20, 6, seed=1))
-    moved = x + SCHEDULE.sqrt_alpha_bars[10] * far
+    moved = x + SCHEDULE.sqrt_alpha_bars[t] * far
     got = DataMixture(x0 + far).denoise(SCHEDULE, moved, t) - far
     # what cannot be had back is the rounding of the numbers near 1e6 themselves, seen through responsibilities whose
     # exponents are residual * rounding / noise
-    tol = 16 * EPS * size * (1 + 12 * 12 / noise_at(10))
+    tol = 16 * EPS * size * (1 + 12 * 12 / noise_at(t))
     assert_close(got, DataMixture(x0).denoise(SCHEDULE, x, t), rtol=0, atol=tol)
 
 
@@ -500,6 +501,22 @@ def test_float32_in_is_the_float64_answer_rounded(oracle: GaussianMixture | Data
             assert torch.equal(got, expected), name
     assert oracle.sample(3).dtype == f64
     assert oracle.sample(1).shape == (1, 2)
+
+
+def test_float32_weights_are_sharp_far_from_the_data() -> None:
+    """Log-densities near -80,000 that differ by 0.2: float32 has steps of 0.008 there, and 6e-8 after subtraction."""
+    means = torch.tensor([[-0.001, 0.0], [0.001, 0.0]], dtype=f64)
+    data = GaussianMixture(
+        torch.full((2,), 0.5, dtype=f64), means, 0.01 * torch.eye(2, dtype=f64).repeat(2, 1, 1)
+    )
+    x = torch.tensor([[1.0, 40.0]])
+    rough, exact = (
+        data.reverse_posterior(SCHEDULE, v, 2).mixture_distribution.probs for v in (x, x.double())
+    )
+    assert 0.52 < float(exact[0, 1]) < 0.58
+    assert_close(
+        rough, exact.float(), rtol=4 * 2.0**-24, atol=0
+    )  # a logit below 1, its exponential and a sum
 
 
 def test_mixture_of_float32_parameters() -> None:
