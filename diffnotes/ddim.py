@@ -30,9 +30,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from diffnotes.forward import _same_shape
 from diffnotes.reverse import (
     Jump,
-    _same_shape,
+    Steps,
     host_levels,
     jump_pairs,
     on_host,
@@ -40,10 +41,9 @@ from diffnotes.reverse import (
     walk,
     warn_unless_prior,
 )
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Time, _has_values
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Time, _may_look
 
 Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
-Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
 
 # ---- one jump -------------------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
     u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
     theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos
     opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps
-    if opposite.device.type == "cpu" and _has_values(opposite) and bool(opposite.any()):
+    if _may_look(opposite) and bool(opposite.any()):
         raise ValueError(f"b must not point against a: examples {opposite.nonzero().flatten().tolist()} do")
     turn = (theta / math.pi).masked_fill(opposite, torch.nan)
     # sin(w theta) / sin(theta) = w sinc(w turn) / sinc(turn), which is finite at theta = 0
@@ -408,8 +408,7 @@ def _check_jump(schedule: NoiseSchedule, t: Time, s: Time) -> None:
         if not t.device == s.device == schedule.betas.device:
             where = f"{schedule.betas.device}, {t.device} and {s.device}"
             raise ValueError(f"schedule, t and s must share a device, got {where}")
-        look = t.device.type == "cpu" and _has_values(t)
-        fits = not look or bool(((s >= 0) & (s < t) & (t <= schedule.T)).all())
+        fits = not _may_look(t) or bool(((s >= 0) & (s < t) & (t <= schedule.T)).all())
     else:
         raise ValueError(f"t and s must be two ints, or two tensors of one shape, got {t!r} and {s!r}")
     if not fits:

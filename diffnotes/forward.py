@@ -30,7 +30,7 @@ def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Bat
     Raises:
         ValueError: `noise` is not shaped like `x_prev`, or t is not valid (see `NoiseSchedule.at`).
     """
-    _same_shape(x_prev, noise)
+    _same_shape(x_prev, noise=noise)
     keep, add = schedule.at(schedule.alphas.sqrt(), t, x_prev), schedule.at(schedule.betas.sqrt(), t, x_prev)
     return keep * x_prev + add * noise  # (fwd-step)
 
@@ -46,7 +46,7 @@ def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch
     Raises:
         ValueError: `noise` is not shaped like `x0`, or t is not valid (see `NoiseSchedule.at`).
     """
-    _same_shape(x0, noise)
+    _same_shape(x0, noise=noise)
     signal = schedule.at(schedule.sqrt_alpha_bars, t, x0)
     return signal * x0 + schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0) * noise  # (fwd-jump)
 
@@ -59,9 +59,8 @@ def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
     """
     scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
     mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
-    return Normal(
-        mean, scale.expand_as(x0), validate_args=False
-    )  # (fwd-closed-form); validating would make a GPU wait
+    # (fwd-closed-form); validating would make a GPU wait
+    return Normal(mean, scale.expand_as(x0), validate_args=False)
 
 
 def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
@@ -76,6 +75,7 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     return kl.unsqueeze(-1).flatten(1).sum(1).to(x0.dtype)
 
 
-def _same_shape(x: Tensor, noise: Tensor) -> None:
-    if noise.shape != x.shape:
-        raise ValueError(f"noise must be shaped like x, {tuple(x.shape)}, got {tuple(noise.shape)}")
+def _same_shape(x: Tensor, **like: Tensor) -> None:
+    for name, other in like.items():
+        if other.shape != x.shape:
+            raise ValueError(f"{name} must be shaped like x, {tuple(x.shape)}, got {tuple(other.shape)}")

@@ -38,7 +38,7 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, _has_values
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, _has_values, _may_look, _positive
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
 ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that takes one t for all rows, too
@@ -132,7 +132,7 @@ class GaussianMixture(Oracle):
 
     def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n dim"]:
         """n independent draws, float64, on the mixture's device (where `generator` must live too)."""
-        _check_n(n)
+        _positive("n", n)
         return self._law.sample(torch.Size([n]), generator)
 
     def log_prob(self, x: Points) -> PerPoint:
@@ -280,7 +280,7 @@ class DataMixture(Oracle):
 
     def sample(self, n: int, generator: Generator | None = None) -> Batch:
         """n examples drawn with replacement, in the dtype of `x0`, on its device (where `generator` must live too)."""
-        _check_n(n)
+        _positive("n", n)
         i = torch.randint(len(self.x0), (n,), generator=generator, device=self.x0.device)
         return self.x0.index_select(0, i)
 
@@ -528,11 +528,6 @@ def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         raise ValueError(f"covariances must be positive semidefinite, got an eigenvalue {least.min():.3g}")
 
 
-def _check_n(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-
-
 def _same_device(x: Tensor, *others: Tensor) -> None:
     if any(v.device != x.device for v in others):
         raise ValueError(f"all tensors must share a device, got {[str(v.device) for v in (x, *others)]}")
@@ -540,5 +535,5 @@ def _same_device(x: Tensor, *others: Tensor) -> None:
 
 def _need_density(variances: Tensor) -> None:
     """Looked at on the CPU alone, as a t is: on an accelerator it would make the host wait."""
-    if variances.device.type == "cpu" and _has_values(variances) and bool((variances <= 0).any()):
+    if _may_look(variances) and bool((variances <= 0).any()):
         raise ValueError("there is no density where a variance is 0: diffuse to some t >= 1 first")

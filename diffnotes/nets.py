@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffnotes.schedule import Batch, Time, _has_values, _positive
+from diffnotes.schedule import Batch, Time, _may_look, _positive
 
 Labels = Int[Tensor, " batch"]
 Image = Float[Tensor, "batch channels height width"]
@@ -98,8 +98,7 @@ class Condition(nn.Module):
 
     def _checked(self, y: Tensor) -> Tensor:
         """`y`, its values looked at where that costs no wait for a device and breaks no compiled graph."""
-        looked_at = y.device.type == "cpu" and _has_values(y) and len(y)
-        if looked_at and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
+        if _may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
             raise ValueError(
                 f"y must lie in 0..{self.classes} ({self.classes} = no label), got {int(y.min())} .. {int(y.max())}"
             )

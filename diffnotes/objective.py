@@ -29,17 +29,16 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.special import log_ndtr
 
-from diffnotes.forward import prior_kl, q_sample
+from diffnotes.forward import _same_shape, prior_kl, q_sample
 from diffnotes.reverse import (
     Variance,
     _per_example,
     _same_device,
-    _same_shape,
     p_mean,
     q_posterior,
     reverse_variance,
 )
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, _has_values
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, _may_look
 
 Decoder = Literal["gaussian", "discrete"]
 
@@ -178,7 +177,7 @@ def discrete_log_prob(x0: Batch, mean: Batch, std: Tensor, levels: int = 256) ->
     half = 1 / (levels - 1)
     index = (x0 + 1) / (2 * half)
     off = (index - index.round().clamp(0, levels - 1)).abs() > 1e-3
-    if x0.device.type == "cpu" and _has_values(x0) and bool(off.any()):
+    if _may_look(x0) and bool(off.any()):
         raise ValueError(f"x0 must lie on the {levels} levels from -1 to 1, got {float(x0[off][0])}")
     lower = torch.where(index < 0.5, -math.inf, (x0 - half - mean) / std)  # the outermost bins are open
     upper = torch.where(index > levels - 1.5, math.inf, (x0 + half - mean) / std)

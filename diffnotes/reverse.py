@@ -28,10 +28,12 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm.auto import tqdm
 
+from diffnotes.forward import _same_shape
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Time, timesteps
 
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
+Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
 
 # ---- four ways to say one thing: eps, x0, v, the score --------------------------------------------------
 
@@ -198,9 +200,7 @@ def host_levels(schedule: NoiseSchedule) -> list[tuple[float, float]]:
     return [(math.exp(log / 2), math.sqrt(abs(math.expm1(log)))) for log in schedule.log_alpha_bars.tolist()]
 
 
-def jump_pairs(
-    schedule: NoiseSchedule, steps: int | Sequence[int] | None, spacing: Spacing = "trailing"
-) -> list[tuple[int, int]]:
+def jump_pairs(schedule: NoiseSchedule, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
     """The pairs (t, s) that a sampler walks, t falling, with s = 0 last.
 
     Args:
@@ -308,7 +308,7 @@ def ddpm_sample(
     model: NoisePredictor,
     x_T: Batch,
     *,
-    steps: int | Sequence[int] | None = None,
+    steps: Steps = None,
     spacing: Spacing = "trailing",
     variance: Variance = "posterior",
     generator: torch.Generator | None = None,
@@ -365,12 +365,6 @@ def _levels_at(schedule: NoiseSchedule, x: Tensor, t: Time, **like: Tensor) -> t
     """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) for `x`, whose shape the others must have."""
     _same_shape(x, **like)
     return schedule.at(schedule.sqrt_alpha_bars, t, x), schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
-
-
-def _same_shape(x: Tensor, **like: Tensor) -> None:
-    for name, other in like.items():
-        if other.shape != x.shape:
-            raise ValueError(f"{name} must be shaped like x, {tuple(x.shape)}, got {tuple(other.shape)}")
 
 
 def _per_example(t: Time, x: Tensor) -> Tensor:

@@ -149,9 +149,8 @@ class NoiseSchedule:
     @derived
     def one_minus_alpha_bars(self) -> PerStep:
         """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
-        return torch.expm1(
-            self.log_alpha_bars
-        ).abs()  # abs, not minus: at index 0 that would be -0, and its log no infinity
+        # abs, not minus: at index 0 that would be -0, and its log no infinity
+        return torch.expm1(self.log_alpha_bars).abs()
 
     @derived
     def sqrt_alpha_bars(self) -> PerStep:
@@ -208,12 +207,7 @@ class NoiseSchedule:
                 f"schedule, x and t must share a device, got {values.device}, {x.device} and {t.device}: "
                 "move the schedule once with schedule.to(device)"
             )
-        if (
-            t.device.type == "cpu"
-            and _has_values(t)
-            and len(t)
-            and not 1 <= int(t.min()) <= int(t.max()) <= self.T
-        ):
+        if _may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= self.T:
             raise ValueError(f"t must lie in 1..{self.T}, got {int(t.min())} .. {int(t.max())}")
         return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
@@ -270,3 +264,8 @@ def _positive(name: str, value: int) -> None:
 def _has_values(t: Tensor) -> bool:
     """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
     return not (torch.compiler.is_compiling() or t.is_meta or isinstance(t, FakeTensor))
+
+
+def _may_look(t: Tensor) -> bool:
+    """True where a look at the numbers costs nothing: on an accelerator the host would have to wait for them."""
+    return t.device.type == "cpu" and _has_values(t)
