@@ -295,12 +295,12 @@ def contact_sheet(
     names: Sequence[str],
     groups: Sequence[str] = ("",),
     *,
-    negative: bool = False,
+    negative: bool = True,
 ) -> None:
     """Grey pictures, each row a tensor (n, 1, H, W) of values in [-1, 1], as one sheet with names at the left.
 
-    The n columns may fall into equal groups, with a wider gap between them and a title above each. -1 is black and 1
-    white; in a `negative` -1 is the white of the paper.
+    The n columns may fall into equal groups, with a wider gap between them and a title above each. In a `negative` -1
+    is the white of the paper and 1 is black, so that garments on a black ground are ink on paper; else -1 is black.
     """
     height, width = rows[0].shape[-2:]
     n = len(rows[0]) // len(groups)

@@ -53,7 +53,7 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     _, ax = plt.subplots()
     rows = [torch.full((4, 1, 2, 3), shade) for shade in (-1.0, 0.5)]
     rows[1][2] = 0.0
-    plots.contact_sheet(ax, rows, ["above", "below"], ["one", "two"])
+    plots.contact_sheet(ax, rows, ["above", "below"], ["one", "two"], negative=False)
     sheet = np.asarray(ax.images[0].get_array())
     # two rows of 2 + 1 pixels; two groups of two pictures of 3 + 1, with a gap of two between
     assert sheet.shape == (6, 18)
@@ -62,7 +62,7 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     assert (sheet[3:5, 10:13] == 0.0).all()  # the third picture is the first of the second group
     assert (sheet[:, 8:10] == 1).all()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["above", "below"]
-    plots.contact_sheet(ax, rows, ["above", "below"], negative=True)
+    plots.contact_sheet(ax, rows, ["above", "below"])
     assert ax.images[1].to_rgba(-1.0) == (1, 1, 1, 1)  # -1 is paper, and so are the gaps
     assert (np.asarray(ax.images[1].get_array())[:, 3] == -1).all()
     plt.close()
