@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes.schedule import NoiseSchedule, timesteps
+from diffnotes.schedule import NoiseSchedule, _may_look, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -325,3 +325,11 @@ def test_bad_timesteps() -> None:
         timesteps(10, 5, "log")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="T must be at least 1"):
         timesteps(0, 1)
+
+
+def test_only_numbers_that_lie_on_the_cpu_are_looked_at() -> None:
+    assert _may_look(torch.zeros(2))
+    assert not _may_look(torch.zeros(2, device="meta"))
+    with FakeTensorMode():
+        assert not _may_look(torch.zeros(2))
+        assert not _may_look(torch.zeros(2, device="cuda"))
