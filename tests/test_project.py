@@ -1,7 +1,6 @@
 """What the repository says about itself, in several places, agrees."""
 
 import doctest
-import hashlib
 import json
 import re
 import subprocess
@@ -17,6 +16,7 @@ from safetensors import safe_open
 import diffnotes
 from diffnotes.checkpoint import SHIPPED
 from diffnotes.metrics import Estimate
+from tools.measure import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(
@@ -190,12 +190,12 @@ def test_the_model_card_says_what_the_files_say():
     card = (SHIPPED / "README.md").read_text("utf-8")
     for path in SHIPPED.glob("*.safetensors"):
         section = card.split(f"## {path.name}")[1].split("\n## ")[0]
-        assert hashlib.sha256(path.read_bytes()).hexdigest() in section
+        assert sha256(path) in section
         header = json.loads(safe_open(path, "pt").metadata()["diffnotes"])
         assert f"`{header['provenance']['command']}`" in section
     measured = json.loads((SHIPPED.parent / "measured/images.json").read_text("utf-8"))
     for name, digest in measured["provenance"]["weights"].items():
-        assert digest == hashlib.sha256((SHIPPED / f"{name}.safetensors").read_bytes()).hexdigest()
+        assert digest == sha256(SHIPPED / f"{name}.safetensors")
     rows = {"DDIM, 10 steps": "sample/10/0.0", "DDPM, 1000 steps": "sample/1000/1.0", "real images": "floor"}
     for row, entry in rows.items():
         shown = re.search(rf"\| {row} \| ([^|]*) \|", card)

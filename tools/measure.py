@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from diffnotes.checkpoint import SHIPPED, list_checkpoints, load_model, read_checkpoint, write_file
+from diffnotes.checkpoint import SHIPPED, TORCH, list_checkpoints, load_model, read_checkpoint, write_file
 from diffnotes.classifier import Classifier, accuracy, load_classifier, predict
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import Eta, ddim_encode, ddim_sample
@@ -34,6 +34,7 @@ from diffnotes.metrics import Estimate, frechet_distance
 from diffnotes.nets import Network
 from diffnotes.objective import vlb_terms
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, Spacing
+from diffnotes.watch import pixels
 
 FOLDER = SHIPPED.parent / "measured"
 WEIGHTS = ("fashion", "fashion_classifier")
@@ -245,9 +246,7 @@ def neighbours(tools: Tools, n: int, path: Path) -> Measured:
             "feature_quartiles": [round(v, 3) for v in feature.quantile(quartiles).tolist()],
         }
     arrays = {
-        key: value.numpy().astype(np.float16)
-        if value.ndim == 1
-        else ((value + 1) * 127.5).round().to(torch.uint8).numpy()
+        key: value.numpy().astype(np.float16) if value.ndim == 1 else pixels(value).numpy()
         for key, value in kept.items()
     }
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
@@ -313,7 +312,7 @@ def images(folder: Path, n: int, only: str) -> None:
     provenance = {
         "command": COMMAND,
         "weights": {name: sha256(SHIPPED / f"{name}.safetensors") for name in WEIGHTS},
-        "torch": str(torch.__version__).split("+")[0],
+        "torch": TORCH,
         "seed": SEED,
         "threads": 1,
         "reference": f"the test images from {HELD_OUT} on",

@@ -35,18 +35,15 @@ try:
     import libcst.matchers as m
     from libcst.metadata import MetadataWrapper, PositionProvider
     from mutmut.mutation.mutators import mutation_operators
-except (
-    ModuleNotFoundError
-):  # only `make mutants` has them; pytest imports this file too, to look for doctests
-    pass
+except ModuleNotFoundError:
+    pass  # only `make mutants` has them; pytest imports this file too, to look for doctests
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".mutants"  # git-ignored: mutmut, the copy, the results
 COPY, SURVEY, RESULTS = WORK / "copy", WORK / "survey.json", WORK / "results.json"
 LEAST = 0.95  # the share of mutants that must be killed
-MEMORY = (
-    8 * 2**30
-)  # bytes that a mutant may take beyond what is loaded, so that an endless tensor is an error
+# bytes that a mutant may take beyond what is loaded, so that an endless tensor is an error
+MEMORY = 8 * 2**30
 
 Key = tuple[str, str, str]
 
@@ -131,9 +128,8 @@ def changes(node: Any, scope: tuple[str, ...], lines: set[int] | None, place: An
 def left_alone(node: Any, scope: tuple[str, ...]) -> bool:
     """Imports, annotations, type aliases, docstrings, and f-strings other than those of a `__repr__`."""
     if not scope and m.matches(node, m.Assign([m.AssignTarget(m.Name())])):
-        name = node.targets[
-            0
-        ].target.value  # an alias has a capital; one that is a Literal is read at run time
+        # an alias has a capital; one that is a Literal is read at run time
+        name = node.targets[0].target.value
         return bool(
             name[0].isupper()
             and not name.isupper()
@@ -149,9 +145,8 @@ def replacements(node: Any) -> Iterator[Any]:
     """What may come in the place of `node`: mutmut's answers, after our own."""
     if m.matches(node, m.SimpleStatementLine([m.Raise() | m.Expr(m.Call())])):
         yield cst.SimpleStatementLine([cst.Pass()])  # an error not raised, a call not made
-    if isinstance(
-        node, cst.If
-    ):  # a condition that always holds, or never, unless that is the same as not to raise
+    if isinstance(node, cst.If):
+        # a condition that always holds, or never, unless that is the same as not to raise
         guard = m.matches(node.body, m.IndentedBlock([m.SimpleStatementLine([m.Raise()])]))
         test = node.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
         yield node.with_changes(test=cst.BooleanOperation(test, cst.Or(), cst.Name("True")))
