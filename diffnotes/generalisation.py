@@ -27,6 +27,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -52,6 +53,7 @@ SIZES = (10, 100, 1000, 10_000)
 AGAIN = (10, 1000)  # the numbers of images for which B is trained a second time, with the seed 1
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
+SUMS = SHIPPED.parent / "fashion_mnist" / "train-10000-sums-of-2x2.npz"
 SCHEDULE = NoiseSchedule.linear(T=1000)
 
 
@@ -61,17 +63,33 @@ SCHEDULE = NoiseSchedule.linear(T=1000)
 def small_images(n: int) -> Small:
     """The first n of Fashion-MNIST's images, test set before training set, each 2 x 2 pixels averaged: 14 x 14.
 
-    Up to n = 10,000 they come with the package; for more, the training set is needed (see `fashion_mnist`).
+    The first 20,000 come with the package, the training images among them already as sums of 2 x 2 pixels. For more,
+    the training set is needed (see `fashion_mnist`).
 
     Raises:
         ValueError: n is not in 1 .. 70,000.
     """
     if not 1 <= n <= 70_000:
         raise ValueError(f"n must lie in 1..70000, got {n}")
-    x = fashion_mnist("test").x
-    if n > len(x):
-        x = torch.cat([x, fashion_mnist("train", progress=True).x])
-    return F.avg_pool2d(x[:n], 2)
+    x = F.avg_pool2d(fashion_mnist("test").x[:n], 2)
+    if n > 10_000:
+        x = torch.cat([x, shipped_sums() / 510 - 1])  # four pixels of 0 .. 255 become a mean in [-1, 1]
+    if n > 20_000:
+        x = torch.cat([x, F.avg_pool2d(fashion_mnist("train", progress=True).x[10_000:], 2)])
+    return x[:n]
+
+
+def shipped_sums() -> Small:
+    """The sums of 2 x 2 pixels, 0 .. 1020, of the first 10,000 training images, whole numbers as float32."""
+    with np.load(SUMS) as file:
+        return torch.from_numpy(file["sums"].astype(np.float32)).unsqueeze(1)
+
+
+def write_sums(path: Path = SUMS) -> None:
+    """Make the file that `shipped_sums` reads, from the training set (see `fashion_mnist`)."""
+    pixels = ((fashion_mnist("train").x[:10_000] + 1) * 127.5).round()
+    sums = 4 * F.avg_pool2d(pixels, 2)  # exact: whole numbers and quarters of them
+    np.savez_compressed(path, sums=sums.squeeze(1).numpy().astype(np.uint16))
 
 
 def half(n: int, which: Half) -> Small:

@@ -1,11 +1,14 @@
 """The experiment of chapter 6: halves without a common image, distances, and a command that goes on where it was."""
 
+import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from diffnotes import generalisation
+from diffnotes.data import Images, fashion_mnist
 from diffnotes.generalisation import SCHEDULE, distances, half, main, measure, nearest, small_images
 from diffnotes.mixture import DataMixture
 from diffnotes.train import TrainConfig
@@ -17,6 +20,36 @@ def test_halves_share_no_image_and_are_those_of_the_test_set():
     assert both.shape == (100, 1, 14, 14)
     assert distances(a, b).min() > 0.01
     assert torch.equal(half(20, "A"), a[:20])  # a larger half holds the smaller one
+
+
+def test_the_sums_that_come_with_the_package_are_those_of_the_training_images(monkeypatch, tmp_path):
+    """The command that made the file, on images of which every pixel is known; and the file is the one it made."""
+    pixels = torch.arange(10_002 * 28 * 28).reshape(-1, 1, 28, 28) * 7 % 256
+    monkeypatch.setattr(
+        generalisation, "fashion_mnist", lambda _: Images(pixels / 127.5 - 1, torch.zeros(10_002))
+    )
+    generalisation.write_sums(tmp_path / "sums.npz")
+    with np.load(tmp_path / "sums.npz") as file:
+        sums = file["sums"]
+    assert sums.shape == (10_000, 14, 14)
+    assert sums[4321, 5, 6] == pixels[4321, 0, 10:12, 12:14].sum()
+    digest = hashlib.sha256(np.load(generalisation.SUMS)["sums"].tobytes()).hexdigest()
+    assert digest == "674a81706e7a9c04468824ce08ca00aad2270ce7c79cb785294dbcb9f1685a78"
+
+
+def test_up_to_20000_small_images_need_no_training_set(monkeypatch):
+    """Test images, then the shipped sums, then the rest of the training set: here a white one."""
+    white = Images(torch.ones(10_001, 1, 28, 28), torch.zeros(10_001))
+    tested = fashion_mnist("test")
+    monkeypatch.setattr(
+        generalisation, "fashion_mnist", lambda split, **_: tested if split == "test" else white
+    )
+    small = small_images(20_001)
+    assert torch.allclose(small[9_999, 0, 3, 4], tested.x[9_999, 0, 6:8, 8:10].mean(), atol=1e-6)
+    first = (generalisation.shipped_sums()[0, 0, 7, 7] / 4) / 127.5 - 1
+    assert torch.allclose(small[10_000, 0, 7, 7], first, atol=1e-6)
+    assert small[20_000].eq(1).all()
+    assert torch.equal(small_images(10_001), small[:10_001])
 
 
 def test_the_largest_numbers_are_refused():
