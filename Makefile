@@ -8,11 +8,6 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The execution cache knows the notebooks, not the package they import: this checksum does.
-SOURCES  := $(shell find diffnotes -type f ! -path '*/__pycache__/*' | LC_ALL=C sort) requirements.txt
-CHECKSUM := $(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
-EXECUTED := _build/.executed-with-$(CHECKSUM)
-
 # The notebooks' tensors are small. More threads would not help, and on a busy machine they wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -33,18 +28,13 @@ $(READY): requirements.txt pyproject.toml
 	@rm -rf .mypy_cache # it does not see what was installed
 	@touch $@
 
-book: $(READY) $(EXECUTED)  ## build the executed book into _build/html (FORCE=1: execute every notebook anew)
-	$(if $(FORCE),rm -rf _build/.jupyter_cache)
-	$(ONE_THREAD) $(BIN)/jupyter-book build . --all -W -n --keep-going
-$(EXECUTED):
-	@mkdir -p _build
-	rm -rf _build/.jupyter_cache _build/.executed-with-*
-	@touch $@
+book: $(READY)  ## render the book, from the notebooks as they are saved, into _build/html
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chromium)
-	$(ONE_THREAD) $(BIN)/python tools/pdf.py
+	$(BIN)/python tools/pdf.py
 
-test: lint types book  ## everything: lint, types, the build, and all tests, the notebooks' outputs among them
+test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
 
 lint: $(READY)  ## ruff: rules and format, notebooks too

@@ -1,18 +1,42 @@
 """For every run of pytest here: the share of the cores, and what `--nbval` compares of a notebook's saved outputs."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and so do the kernels that they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# nbval runs every code cell and compares each output with the saved one, as text. PNG and JPEG it leaves out: their
-# bytes differ between builds of the drawing libraries. Here the same is done to pictures *inside* an HTML output (the
-# frames of a player), so that the rest of the HTML is compared and not skipped as a whole.
-EMBEDDED_PICTURE = r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\\\s]*"
+FAILED = (
+    Path(__file__).parent / "_build" / "pictures"
+)  # the saved one, the one drawn now, and where they differ
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
+    """nbval compares outputs as text, and leaves out pictures. So those inside an HTML output are left out too."""
     if hasattr(collector, "sanitize_patterns"):  # a notebook
-        collector.sanitize_patterns[EMBEDDED_PICTURE] = "a picture"
+        from pictures import EMBEDDED  # tests/notebooks/pictures.py
+
+        collector.sanitize_patterns[EMBEDDED] = "a picture"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: Any) -> Iterator[None]:
+    """Once a notebook's cell has run and its texts have been compared: its pictures, too."""
+    result = yield
+    if hasattr(item, "test_outputs"):  # a cell
+        from pictures import difference, pictures
+
+        saved, drawn = list(pictures(item.cell.outputs)), list(pictures(item.test_outputs))
+        if len(saved) != len(drawn):
+            item.raise_cell_error(f"{len(saved)} pictures are saved, {len(drawn)} were drawn")
+        for number, pair in enumerate(zip(saved, drawn, strict=True)):
+            if found := difference(*pair):
+                path = FAILED / f"{Path(item.fspath).stem}-{item.cell_num}-{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(found[1])
+                item.raise_cell_error(f"picture {number} is not the saved one: {found[0]}; see {path}")
+    return result

@@ -19,6 +19,7 @@ from diffnotes.train import fit
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="starts and kills processes as Linux does"),
+    pytest.mark.allow_hosts(["127.0.0.1"]),  # one looks for a free port
     pytest.mark.usefixtures("one_thread"),  # as each of the two has: then sums have one order
 ]
 

@@ -16,6 +16,8 @@ import pytest
 from diffnotes import download
 from diffnotes.download import cache_folder, check, fetch
 
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
 CONTENT = bytes(i * i % 251 for i in range(200_000))
 SUM = hashlib.sha256(CONTENT).hexdigest()
 

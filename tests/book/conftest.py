@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     }
     for item in items:
         if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.allow_hosts([LOOPBACK]))
             for reason, holds in reasons.items():
                 if holds:
                     item.add_marker(pytest.mark.skip(reason=reason))
