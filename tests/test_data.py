@@ -173,8 +173,11 @@ def test_shapes_are_discs_squares_and_crosses() -> None:
 
 
 def test_shapes_of_a_bad_size_are_refused() -> None:
-    for n, size in ((0, 16), (1, 7)):
-        with pytest.raises(ValueError, match=f"size at least 8, got n={n}, size={size}"):
+    for n, size, message in (
+        (0, 16, "n must be at least 1, got 0"),
+        (1, 7, "size must be at least 8, got 7"),
+    ):
+        with pytest.raises(ValueError, match=message):
             shapes(n, size)
 
 

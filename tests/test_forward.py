@@ -157,8 +157,8 @@ def test_on_a_gpu() -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_mismatched_shapes_raise() -> None:
     s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
-    for f in (q_step, q_sample):
-        with pytest.raises(ValueError, match=r"noise must be shaped like x, \(2, 3\), got \(2, 4\)"):
+    for f, name in ((q_step, "x_prev"), (q_sample, "x0")):
+        with pytest.raises(ValueError, match=rf"noise must be shaped like {name}, \(2, 3\), got \(2, 4\)"):
             f(s, x, 5, torch.zeros(2, 4))
         with pytest.raises(ValueError, match=r"t must lie in 1\.\.100, got 0"):
             f(s, x, 0, x)

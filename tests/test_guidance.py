@@ -37,7 +37,7 @@ def test_bad_input_is_refused():
     y = torch.tensor([0, 1])
     with pytest.raises(ValueError, match="model must have classes, got a MLP without"):
         guided(MLP(dim=2, T=10), y)
-    with pytest.raises(ValueError, match="scale must be at least -1, got -2"):
+    with pytest.raises(ValueError, match=r"scale must lie in \[-1, inf\), got -2"):
         guided(network(), y, -2.0)
     with pytest.raises(ValueError, match=r"y must lie in 0\.\.3"):
         guided(network(), y + 3)(torch.zeros(2, 1, 4, 4), torch.tensor([1, 1]))

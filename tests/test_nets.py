@@ -184,11 +184,11 @@ def test_dropped_labels():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MLP(dim=0, T=T), "dim, width and depth must be at least 1, got 0"),
+        (lambda: MLP(dim=0, T=T), "dim must be at least 1, got 0"),
         (lambda: MLP(dim=2, T=0), "T must be at least 1, got 0"),
-        (lambda: MLP(dim=2, T=T, classes=-1), "classes must not be negative, got -1"),
-        (lambda: small_unet(width=0), "must be at least 1"),
-        (lambda: small_unet(multipliers=()), "must be at least 1"),
+        (lambda: MLP(dim=2, T=T, classes=-1), "classes must be at least 0, got -1"),
+        (lambda: small_unet(width=0), "width must be at least 1, got 0"),
+        (lambda: small_unet(multipliers=()), "multipliers must be at least 1"),
         (lambda: nets.Condition(T, 7), "must be even and at least 4, got 7"),
         (lambda: MLP(dim=2, T=T)(torch.zeros(5, 3), 1), r"2 coordinates an example, got shape \(5, 3\)"),
         (lambda: MLP(dim=2, T=T)(torch.zeros(5, 2), torch.ones(4).long()), r"t must have shape \(5,\)"),

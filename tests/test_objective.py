@@ -433,10 +433,10 @@ def test_bad_input_is_named() -> None:
     terms: Any = vlb_terms
     model = lambda x, t: x  # noqa: E731
     for call, message in (
-        (lambda: simple_loss(s, model, x, 1, x[:1]), "noise must be shaped like x"),
+        (lambda: simple_loss(s, model, x, 1, x[:1]), "noise must be shaped like x0"),
         (
             lambda: simple_loss(s, lambda x, t: x[:, :1], x, 1, x),
-            r"eps must be shaped like x, \(2, 3\), got \(2, 1\)",
+            r"eps must be shaped like noise, \(2, 3\), got \(2, 1\)",
         ),
         (lambda: simple_loss(s, model, x, 5, x), r"t must lie in 1\.\.4, got 5"),
         (lambda: terms(s, model, x, variance="small"), "variance must be one of .*got 'small'"),
@@ -449,7 +449,7 @@ def test_bad_input_is_named() -> None:
             lambda: terms(s, model, x.to("meta"), generator=torch.Generator()),
             "generator must live on the device",
         ),
-        (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x"),
+        (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x_t"),
         (
             lambda: terms(s, model, x + 0.001, decoder="discrete"),
             "x0 must lie on the 256 levels from -1 to 1, got 0.001",
@@ -457,9 +457,9 @@ def test_bad_input_is_named() -> None:
         (lambda: discrete_log_prob(x + 1 + 2 / 255, x, torch.ones(())), r"x0 must lie on .* got 1\.0078"),
         (lambda: discrete_log_prob(x - 1 - 2 / 255, x, torch.ones(())), r"x0 must lie on .* got -1\.0078"),
         (lambda: discrete_log_prob(x, x, torch.ones(()), levels=1), "levels must be at least 2, got 1"),
-        (lambda: discrete_log_prob(x, x[:1], torch.ones(()), levels=3), "mean must be shaped like x"),
+        (lambda: discrete_log_prob(x, x[:1], torch.ones(()), levels=3), "mean must be shaped like x0"),
         (lambda: bits_per_dim(torch.ones(1), 0), "dims must be at least 1, got 0"),
-        (lambda: bits_per_dim(torch.ones(1), 1, bin_width=0.0), "bin_width must be > 0, got 0"),
+        (lambda: bits_per_dim(torch.ones(1), 1, bin_width=0.0), r"bin_width must lie in \(0, inf\), got 0"),
         (lambda: loss_weights(s, "small"), "variance must be one of"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=message):

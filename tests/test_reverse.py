@@ -548,7 +548,7 @@ def test_bad_input_is_named() -> None:
     model = gaussian_model(s)
     sample: Any = ddpm_sample
     for call, message in (
-        (lambda: predict_x0(s, x, 1, x[:1]), r"eps must be shaped like x, \(2, 3\), got \(1, 3\)"),
+        (lambda: predict_x0(s, x, 1, x[:1]), r"eps must be shaped like x_t, \(2, 3\), got \(1, 3\)"),
         (lambda: predict_eps(s, x, 1, x[:, :1]), "x0 must be shaped"),
         (lambda: v_from(s, x, x[:1], 1), "eps must be shaped"),
         (lambda: predict_x0_from_v(s, x, 1, x[:1]), "v must be shaped"),

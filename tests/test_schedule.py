@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes.schedule import NoiseSchedule, _may_look, timesteps
+from diffnotes.schedule import NoiseSchedule, may_look, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -328,8 +328,8 @@ def test_bad_timesteps() -> None:
 
 
 def test_only_numbers_that_lie_on_the_cpu_are_looked_at() -> None:
-    assert _may_look(torch.zeros(2))
-    assert not _may_look(torch.zeros(2, device="meta"))
+    assert may_look(torch.zeros(2))
+    assert not may_look(torch.zeros(2, device="meta"))
     with FakeTensorMode():
-        assert not _may_look(torch.zeros(2))
-        assert not _may_look(torch.zeros(2, device="cuda"))
+        assert not may_look(torch.zeros(2))
+        assert not may_look(torch.zeros(2, device="cuda"))
