@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from diffnotes.checkpoint import TORCH, load_weights, save_weights
 from diffnotes.data import Images, fashion_mnist
 from diffnotes.nets import Image, Labels
+from diffnotes.schedule import check_batch, check_integers, whole
 
 BATCH = 128
 SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # of the gradient descent
@@ -56,10 +57,11 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int = 1, classes: int = 10, width: int = 24) -> None:
         super().__init__()
-        if min(channels, classes, width) < 1:
-            raise ValueError(
-                f"channels, classes and width must be at least 1, got {channels}, {classes} and {width}"
-            )
+        channels, classes, width = (
+            whole("channels", channels),
+            whole("classes", classes),
+            whole("width", width),
+        )
         self.config = {"channels": channels, "classes": classes, "width": width}
         w = width
         self.body = nn.Sequential(
@@ -81,7 +83,11 @@ class Classifier(nn.Module):
         Args:
             x: images in [-1, 1], any floating type. Values outside are clamped: a sampler may leave the range a
                 little, and a screen would clamp them too.
+
+        Raises:
+            ValueError: `x` is not floating point. (Clamped, bytes would all be white.)
         """
+        check_batch(x=x)
         seen = x.to(self.head.weight.dtype).clamp(-1, 1)
         features: Tensor = self.body(seen)
         return features.float()
@@ -106,12 +112,14 @@ def load_classifier(
 @torch.no_grad()
 def predict(network: Classifier, x: Image, batch: int = 1000) -> Labels:
     """The most likely class of each image, int64, shape (batch,); `batch` images at a time."""
-    return torch.cat([network(x[i : i + batch]).argmax(1) for i in range(0, len(x), batch)])
+    check_batch(x=x)
+    return torch.cat([network(part).argmax(1) for part in torch.split(x, whole("batch", batch))])
 
 
 def accuracy(network: Classifier, images: Images) -> float:
     """The share of the images that are given their own class."""
-    return float((predict(network, images.x) == images.y).double().mean())
+    x, y = _checked(images)
+    return float((predict(network, x) == y).double().mean())
 
 
 def train(images: Images, epochs: int, seed: int = 0, progress: bool = False) -> Classifier:
@@ -121,10 +129,10 @@ def train(images: Images, epochs: int, seed: int = 0, progress: bool = False) ->
     arithmetic is bfloat16, the weights are float32. The result is a function of the arguments, on one machine.
 
     Raises:
-        ValueError: fewer than five steps, or a loss that is not finite.
+        ValueError: no images, or images or labels of a wrong type; fewer than five steps; a loss that is not finite.
     """
-    x, y = images
-    batch = min(BATCH, len(x))
+    x, y = _checked(images)
+    epochs, seed, batch = whole("epochs", epochs), whole("seed", seed, None), min(BATCH, len(x))
     steps = epochs * (len(x) // batch)
     if steps < 5:
         raise ValueError(f"epochs must make 5 steps or more, got {epochs} of {len(x) // batch} steps each")
@@ -157,6 +165,18 @@ def train(images: Images, epochs: int, seed: int = 0, progress: bool = False) ->
             f"the loss must be finite, it is not from step {int((~losses.isfinite()).nonzero()[0])} on"
         )
     return network.eval()
+
+
+def _checked(images: Images) -> Images:
+    """The images with their labels in int64."""
+    x, y = images
+    check_batch(x=x)
+    check_integers(y=y)
+    if not len(x) == len(y) > 0:
+        raise ValueError(f"images must be at least one, with a label each, got {len(x)} and {len(y)} labels")
+    if int(y.min()) < 0:
+        raise ValueError(f"y must not be negative, got {int(y.min())}")
+    return Images(x, y.long())
 
 
 def _convolution(channels: int, out_channels: int, stride: int) -> list[nn.Module]:

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 
 from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
-from diffnotes.schedule import _positive
+from diffnotes.schedule import number, whole
 
 Plane = Float[Tensor, "n 2"]
 Split = Literal["train", "test"]
@@ -47,7 +47,7 @@ def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) 
     Raises:
         ValueError: n or noise is out of range.
     """
-    _check(n, noise)
+    n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     return _standardise(_spiral(_uniform(n, generator)), *_SPIRAL_MOMENTS, noise, generator)
 
 
@@ -61,10 +61,7 @@ def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
     Raises:
         ValueError: K < 1, or noise outside (0, 1).
     """
-    _positive("K", K)
-    _check(1, noise)
-    if noise == 0:
-        raise ValueError("noise must be positive for the humps to overlap, got 0")
+    K, noise = whole("K", K), number("noise", noise, "(0, 1)")  # at 0 the humps would not overlap
     middles = (torch.arange(K, dtype=torch.float64) + 0.5) / K
     identity = torch.eye(2, dtype=torch.float64)
     means = _shrunk(_spiral(middles), *_SPIRAL_MOMENTS, noise)
@@ -84,7 +81,7 @@ def labelled_moons(
     n: int, generator: Generator | None = None, noise: float = 0.1
 ) -> tuple[Plane, Int[Tensor, " n"]]:
     """`two_moons`, and for each point the half circle it is from: 0 the upper one, 1 the lower, int64 of shape (n,)."""
-    _check(n, noise)
+    n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     u = math.pi * _uniform(n, generator)
     upper = torch.stack([u.cos(), u.sin()], dim=1)
     lower = torch.tensor([1.0, 0.5], dtype=u.dtype, device=u.device) - upper
@@ -114,10 +111,7 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
     Raises:
         ValueError: K < 3 (a circle needs three points to be round) or std outside (0, 1).
     """
-    if K < 3:
-        raise ValueError(f"K must be at least 3, got {K}")
-    if not 0 < std < 1:
-        raise ValueError(f"std must lie in (0, 1), got {std}")
+    K, std = whole("K", K, 3), number("std", std, "(0, 1)")
     angles = 2 * math.pi / K * torch.arange(K, dtype=torch.float64)
     radius = math.sqrt(2 * (1 - std**2))  # radius^2 / 2 + std^2 = 1
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -133,8 +127,7 @@ def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[
     Raises:
         ValueError: n < 1 or size < 8.
     """
-    if n < 1 or size < 8:
-        raise ValueError(f"n must be at least 1 and size at least 8, got n={n}, size={size}")
+    n, size = whole("n", n), whole("size", size, 8)
     kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
     line = torch.linspace(-1, 1, size, device=_device(generator))
     dx, dy = (line[None, None, :] - 0.8 * (x - 0.5)).abs(), (line[None, :, None] - 0.8 * (y - 0.5)).abs()
@@ -264,12 +257,6 @@ def _unit(pixels: Tensor) -> Tensor:
 
 
 # ---- small pieces ---------------------------------------------------------------------------------------------
-
-
-def _check(n: int, noise: float) -> None:
-    _positive("n", n)
-    if not 0 <= noise < 1:
-        raise ValueError(f"noise must lie in [0, 1), got {noise}")
 
 
 def _device(generator: Generator | None) -> torch.device:

@@ -24,6 +24,7 @@ them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -41,7 +42,19 @@ from diffnotes.reverse import (
     walk,
     warn_unless_prior,
 )
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Time, _may_look
+from diffnotes.schedule import (
+    Batch,
+    NoisePredictor,
+    NoiseSchedule,
+    PerExample,
+    Spacing,
+    Time,
+    check_batch,
+    check_integers,
+    may_look,
+    number,
+    whole,
+)
 
 Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
 
@@ -234,20 +247,25 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
         Like `a`. Parallel vectors, or a zero vector, have theta = 0: the straight line, which is the limit.
 
     Raises:
-        ValueError: shapes differ, or an example of b points exactly against a, so that no arc is the shortest
-            (looked at on the CPU; on an accelerator such an example is NaN).
+        ValueError: shapes differ, a tensor is not floating point, w is a number that is not finite, or an example of
+            b points exactly against a, so that no arc is the shortest (looked at on the CPU; on an accelerator such
+            an example is NaN).
 
     >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     tensor([[0.7071, 0.7071]])
     """
-    _same_shape(a, b=b)
-    if isinstance(w, Tensor) and w.shape != a.shape[:1]:
-        raise ValueError(f"w must be a number or of shape {tuple(a.shape[:1])}, got {tuple(w.shape)}")
+    check_batch(a=a, b=b)
+    if not isinstance(w, Tensor):
+        w = number("w", w)
+    elif w.shape != a.shape[:1] or not w.is_floating_point():
+        raise ValueError(
+            f"w must be a number or floating of shape {tuple(a.shape[:1])}, got {w.dtype} {tuple(w.shape)}"
+        )
     u, v = (x.unsqueeze(-1).flatten(1).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
     u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
     theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos
     opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps
-    if _may_look(opposite) and bool(opposite.any()):
+    if may_look(opposite) and bool(opposite.any()):
         raise ValueError(f"b must not point against a: examples {opposite.nonzero().flatten().tolist()} do")
     turn = (theta / math.pi).masked_fill(opposite, torch.nan)
     # sin(w theta) / sin(theta) = w sinc(w turn) / sinc(turn), which is finite at theta = 0
@@ -275,13 +293,13 @@ def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
         model_at: what gives a noise predictor for any schedule, such as `mixture.eps`. The ODE passes through every
             level of noise, and a network that was trained at T of them has no field in between.
         x_bar: shape (batch, ...).
-        sigma_bar: >= 0. At 0 x_t is x_0, which knows nothing of the noise: eps is its mean, 0.
+        sigma_bar: in [0, inf). At 0 x_t is x_0, which knows nothing of the noise: eps is its mean, 0.
 
     Raises:
-        ValueError: sigma_bar < 0.
+        ValueError: sigma_bar is out of range, or `x_bar` is not floating point.
     """
-    if not sigma_bar >= 0:
-        raise ValueError(f"sigma_bar must be >= 0, got {sigma_bar}")
+    sigma_bar = number("sigma_bar", sigma_bar, "[0, inf)")
+    check_batch(x_bar=x_bar)
     if sigma_bar == 0:
         return torch.zeros_like(x_bar)
     one = torch.ones(len(x_bar), dtype=torch.int64, device=x_bar.device)
@@ -307,22 +325,24 @@ def ode_jump(
         x_s, float64, on the device of `x_t`.
 
     Raises:
-        ValueError: t, s or rtol is out of range.
+        ValueError: t, s or rtol is out of range, or `x_t` is not floating point.
         RuntimeError: the solver gave up.
     """
     from scipy.integrate import solve_ivp
 
-    for name, value in {"t": t, "s": s}.items():
-        if not 0 <= value <= schedule.T:
-            raise ValueError(f"{name} must lie in 0..{schedule.T}, got {value}")
-    if not 1e-13 <= rtol < 1:
-        raise ValueError(f"rtol must lie in [1e-13, 1), got {rtol}")
+    t, s, rtol = (
+        whole("t", t, 0, schedule.T),
+        whole("s", s, 0, schedule.T),
+        number("rtol", rtol, "[1e-13, 1)"),
+    )
+    check_batch(x_t=x_t)
     level, bars = host_levels(schedule), sigma_bars(schedule).tolist()
     x_bar = x_t.double().cpu() / level[t][0]
 
     def rhs(sigma_bar: float, y: Any) -> Any:
         x = torch.from_numpy(y).reshape(x_bar.shape).to(x_t.device)
-        return ode_rhs(model_at, x, sigma_bar).flatten().cpu().numpy()
+        # before SciPy 1.14 its first, trial step may go beyond the end at 0
+        return ode_rhs(model_at, x, max(sigma_bar, 0.0)).flatten().cpu().numpy()
 
     with torch.no_grad():
         solved = solve_ivp(rhs, (bars[t], bars[s]), x_bar.flatten().numpy(), "DOP853", rtol=rtol, atol=rtol)
@@ -386,7 +406,7 @@ def _looking_ahead(
 
 
 def _pick(values: Tensor, t: Time) -> Tensor:
-    return values.select(0, t) if isinstance(t, int) else values.index_select(0, t)
+    return values.index_select(0, t.long()) if isinstance(t, Tensor) else values.select(0, t)
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
@@ -396,19 +416,20 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _check_eta(eta: Eta) -> None:
-    if eta != "sigma_hat" and (isinstance(eta, str) or not 0 <= eta <= 1):
+    if not (eta == "sigma_hat" if isinstance(eta, str) else isinstance(eta, Real) and 0 <= eta <= 1):
         raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
 
 
 def _check_jump(schedule: NoiseSchedule, t: Time, s: Time) -> None:
     """ValueError unless T >= t > s >= 0, where looking does not make an accelerator's host wait."""
-    if isinstance(t, int) and isinstance(s, int):
-        fits = 0 <= s < t <= schedule.T
+    if not isinstance(t, Tensor) and not isinstance(s, Tensor):
+        fits = 0 <= whole("s", s, None) < whole("t", t, None) <= schedule.T
     elif isinstance(t, Tensor) and isinstance(s, Tensor) and t.shape == s.shape:
         if not t.device == s.device == schedule.betas.device:
             where = f"{schedule.betas.device}, {t.device} and {s.device}"
             raise ValueError(f"schedule, t and s must share a device, got {where}")
-        fits = not _may_look(t) or bool(((s >= 0) & (s < t) & (t <= schedule.T)).all())
+        check_integers(t=t, s=s)
+        fits = not may_look(t) or bool(((s >= 0) & (s < t) & (t.long() <= schedule.T)).all())
     else:
         raise ValueError(f"t and s must be two ints, or two tensors of one shape, got {t!r} and {s!r}")
     if not fits:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, check_batch
 
 
 def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Batch:
@@ -28,9 +28,10 @@ def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Bat
         noise: z_t, like `x_prev`.
 
     Raises:
-        ValueError: `noise` is not shaped like `x_prev`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `noise` is not shaped like `x_prev`, one of them is not floating point, or t is not valid
+            (see `NoiseSchedule.at`).
     """
-    _same_shape(x_prev, noise=noise)
+    check_batch(x_prev=x_prev, noise=noise)
     keep, add = schedule.at(schedule.alphas.sqrt(), t, x_prev), schedule.at(schedule.betas.sqrt(), t, x_prev)
     return keep * x_prev + add * noise  # (fwd-step)
 
@@ -44,9 +45,10 @@ def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch
         noise: epsilon, like `x0`.
 
     Raises:
-        ValueError: `noise` is not shaped like `x0`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `noise` is not shaped like `x0`, one of them is not floating point, or t is not valid
+            (see `NoiseSchedule.at`).
     """
-    _same_shape(x0, noise=noise)
+    check_batch(x0=x0, noise=noise)
     signal = schedule.at(schedule.sqrt_alpha_bars, t, x0)
     return signal * x0 + schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0) * noise  # (fwd-jump)
 
@@ -55,8 +57,9 @@ def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
     """The distribution q(x_t | x_0), each coordinate on its own (Ho et al. 2020, eq. 4); batch shape like `x0`.
 
     Raises:
-        ValueError: t is not valid (see `NoiseSchedule.at`).
+        ValueError: `x0` is not floating point, or t is not valid (see `NoiseSchedule.at`).
     """
+    check_batch(x0=x0)
     scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
     mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
     # (fwd-closed-form); validating would make a GPU wait
@@ -68,7 +71,11 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
 
     The work is done in float64 whatever the dtype of `x0`: the answer is the small difference of numbers near 1.
     This is L_T of Ho et al. 2020, eq. 5.
+
+    Raises:
+        ValueError: `x0` is not floating point.
     """
+    check_batch(x0=x0)
     x = x0.double()
     a = schedule.at(schedule.alpha_bars, schedule.T, x)
     kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
@@ -76,6 +83,4 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
 
 
 def _same_shape(x: Tensor, **like: Tensor) -> None:
-    for name, other in like.items():
-        if other.shape != x.shape:
-            raise ValueError(f"{name} must be shaped like x, {tuple(x.shape)}, got {tuple(other.shape)}")
+    check_batch(x=x, **like)

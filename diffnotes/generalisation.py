@@ -39,8 +39,8 @@ from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.metrics import _flat, _same_points
 from diffnotes.nets import UNet
-from diffnotes.reverse import _per_example, predict_x0
-from diffnotes.schedule import NoisePredictor, NoiseSchedule
+from diffnotes.reverse import predict_x0
+from diffnotes.schedule import NoisePredictor, NoiseSchedule, check_batch, per_example, whole
 from diffnotes.train import TrainConfig, draw_times, fit
 
 Half = Literal["A", "B"]
@@ -69,8 +69,7 @@ def small_images(n: int) -> Small:
     Raises:
         ValueError: n is not in 1 .. 70,000.
     """
-    if not 1 <= n <= 70_000:
-        raise ValueError(f"n must lie in 1..70000, got {n}")
+    n = whole("n", n, 1, 70_000)
     x = F.avg_pool2d(fashion_mnist("test").x[:n], 2)
     if n > 10_000:
         x = torch.cat([x, shipped_sums() / 510 - 1])  # four pixels of 0 .. 255 become a mean in [-1, 1]
@@ -98,8 +97,7 @@ def half(n: int, which: Half) -> Small:
     Raises:
         ValueError: n is not in 1 .. 35,000, or there is no such half.
     """
-    if not 1 <= n <= 35_000:
-        raise ValueError(f"n must lie in 1..35000, got {n}")
+    n = whole("n", n, 1, 35_000)
     if which not in HALVES:
         raise ValueError(f"which must be one of {HALVES}, got {which!r}")
     return small_images(2 * n)[HALVES.index(which) :: 2]
@@ -178,7 +176,7 @@ def nearest(x: Pictures, data: OtherPictures) -> Nearest:
 
 def starts(n: int) -> Small:
     """The n starts x_T that all networks share, drawn on the CPU: there they are the same on every machine."""
-    return torch.randn(n, 1, 14, 14, generator=Generator().manual_seed(0))
+    return torch.randn(whole("n", n), 1, 14, 14, generator=Generator().manual_seed(0))
 
 
 def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
@@ -192,7 +190,10 @@ def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float
 
     The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call.
     """
-    generator = Generator().manual_seed(1)
+    check_batch(x0=x0)
+    if len(x0) == 0:
+        raise ValueError("x0 must hold an image, got none")
+    count, generator = whole("count", count), Generator().manual_seed(1)
     x = x0[torch.arange(count) % len(x0)]
     t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
     noise = torch.randn(x.shape, generator=generator)
@@ -203,7 +204,7 @@ def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float
 @torch.no_grad()
 def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
     """The x_0 that a noise predictor sees in x_t."""
-    return predict_x0(SCHEDULE, x_t, t, model(x_t, _per_example(t, x_t)))
+    return predict_x0(SCHEDULE, x_t, t, model(x_t, per_example(t, SCHEDULE.T, x_t)))
 
 
 def measure(
@@ -230,8 +231,7 @@ def measure(
     Raises:
         ValueError: count < 2, which has no standard error; or n is not one that `half` takes.
     """
-    if count < 2:
-        raise ValueError(f"count must be at least 2, got {count}")
+    count = whole("count", count, 2)
     own, x_T = {which: half(n, which) for which in HALVES}, starts(count)
     models = {"A": model_a, "B": model_b}
     x = {which: sample(model, x_T) for which, model in models.items()}

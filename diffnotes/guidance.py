@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffnotes.nets import Labels, Network
-from diffnotes.schedule import NoisePredictor
+from diffnotes.schedule import NoisePredictor, check_integers, number
 
 
 def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:
@@ -18,18 +18,19 @@ def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:
     Args:
         model: a network with classes.
         y: a class for each sample, in 0 .. classes-1; it fixes the batch size.
-        scale: the paper's w, at least -1. 0 is the plain conditional model and -1 the model without a label, each with
+        scale: the paper's w, in [-1, inf). 0 is the plain conditional model and -1 the model without a label, each with
             one call of the network a step; otherwise both are asked, in one call of twice the batch.
 
     Raises:
-        ValueError: the network has no classes, y is not one of them, or scale < -1.
+        ValueError: the network has no classes, y is not one of them, or scale is not as above.
 
     Source: Ho, Salimans 2022, eq. 6. (Where others write s eps(x, t, y) + (1 - s) eps(x, t), s is 1 + w.)
     """
-    if not model.classes:
+    if not getattr(model, "classes", 0):
         raise ValueError(f"model must have classes, got a {type(model).__name__} without")
-    if scale < -1:
-        raise ValueError(f"scale must be at least -1, got {scale}")
+    scale = number("scale", scale, "[-1, inf)")
+    check_integers(y=y)
+    y = y.long()
     nothing = torch.full_like(y, model.classes)
     both = torch.cat([y, nothing])
 
@@ -40,4 +41,5 @@ def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:
         with_label, without = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return torch.lerp(without, with_label, 1 + scale)  # (gen-guidance)
 
+    predictor.T = getattr(model, "T", None)  # type: ignore[attr-defined]  # see `check_T`
     return predictor

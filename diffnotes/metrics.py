@@ -28,6 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffnotes.schedule import check_batch, check_floating, whole
+
 Samples = Float[Tensor, "n *point"]
 OtherSamples = Float[Tensor, "m *point"]
 
@@ -62,11 +64,10 @@ def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimat
         rows: how many rows of the table of all distances are in memory at a time.
 
     Raises:
-        ValueError: fewer than three points, rows < 1, or points of different shapes.
+        ValueError: fewer than three points, rows < 1, or points of different shapes or not floating point.
     """
     _same_points(x, y, at_least=3)
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
+    rows = whole("rows", rows)
     x, y, n, m = _flat(x), _flat(y), len(x), len(y)
     x_to_y, y_to_x = _distance_sums(x, y, rows)
     (x_to_x, _), (y_to_y, _) = _distance_sums(x, x, rows), _distance_sums(y, y, rows)
@@ -97,17 +98,15 @@ def sliced_wasserstein(
         groups: how many parts of the samples the jackknife leaves out in turn.
 
     Raises:
-        ValueError: groups < 2, fewer points than groups, p < 1, projections < 1, or points of different shapes.
+        ValueError: groups < 2, fewer points than groups, p < 1, projections < 1, or points of different shapes
+            or not floating point.
     """
     import ot  # type: ignore[import-untyped]
 
-    if p < 1 or projections < 1:
-        raise ValueError(f"p and projections must be at least 1, got p={p}, projections={projections}")
-    if groups < 2:
-        raise ValueError(f"groups must be at least 2, got {groups}")
+    p, projections, groups = whole("p", p), whole("projections", projections), whole("groups", groups, 2)
     _same_points(x, y, at_least=groups)
     x, y = _flat(x), _flat(y)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole("seed", seed, least=None))
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
     directions = (directions / directions.norm(dim=0)).to(x.device)
 
@@ -154,16 +153,17 @@ def frechet_distance(
         batch: how many points at a time go through `features`.
 
     Raises:
-        ValueError: fewer than two points or resamples, batch < 1, points of different shapes, features that are not
-            finite or not one row a point.
+        ValueError: fewer than two points or resamples, batch < 1, points of different shapes or not floating point
+            (bytes belong on [-1, 1] first), features that are not finite or not one row a point.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     _same_points(x, y, at_least=2)
-    if resamples < 2 or batch < 1:
-        raise ValueError(
-            f"resamples must be at least 2 and batch at least 1, got resamples={resamples}, batch={batch}"
-        )
+    resamples, seed, batch = (
+        whole("resamples", resamples, 2),
+        whole("seed", seed, None),
+        whole("batch", batch),
+    )
     a, b = (_features(sample, features, batch) for sample in (x, y))
     given = torch.nn.Identity()  # what torchmetrics is given are features
     given.num_features = a.shape[1]  # type: ignore[assignment]
@@ -195,6 +195,7 @@ def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: An
     Raises:
         ValueError: an odd number of points, or what `distance` raises.
     """
+    check_batch(truth=truth)
     if len(truth) % 2:
         raise ValueError(f"truth must have an even number of points, got {len(truth)}")
     half = len(truth) // 2
@@ -216,6 +217,8 @@ def _distance_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int) -> Tensor:
     """The features of all points, shape (n, k), float64, on the CPU, where the bootstrap's draws are."""
     parts = [x] if features is None else [features(x[i : i + batch]) for i in range(0, len(x), batch)]
+    for part in parts:
+        check_floating(features=part)
     found = torch.cat([_flat(part).cpu() for part in parts])
     if len(found) != len(x):
         raise ValueError(f"features must give one row a point, {len(x)} rows, got {len(found)}")
@@ -230,6 +233,8 @@ def _jackknife(left_out: Tensor) -> Tensor:
 
 
 def _same_points(x: Tensor, y: Tensor, at_least: int) -> None:
+    check_batch(x=x)
+    check_batch(y=y)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"x and y must have points of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}"

@@ -38,7 +38,16 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, _has_values, _may_look, _positive
+from diffnotes.schedule import (
+    Batch,
+    NoiseSchedule,
+    PerExample,
+    Time,
+    check_floating,
+    has_values,
+    may_look,
+    whole,
+)
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
 ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that takes one t for all rows, too
@@ -62,12 +71,14 @@ class Oracle(ABC):
         """
 
         def model(x_t: Batch, t: Time) -> Batch:
+            check_floating(x_t=x_t)
             x = x_t.to(torch.float64)
             signal = schedule.at(schedule.sqrt_alpha_bars, t, x)
             noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
             # x_t = signal x_0 + noise eps, and so are the expectations of both sides given x_t
             return ((x - signal * self.denoise(schedule, x, t)) / noise).to(x_t.dtype)
 
+        model.T = schedule.T  # type: ignore[attr-defined]  # see `check_T`
         return model
 
     def to(self: AnOracle, device: torch.device | str) -> AnOracle:
@@ -89,11 +100,11 @@ class GaussianMixture(Oracle):
             it has no density at t = 0 and has one at every t >= 1.
 
     Raises:
-        ValueError: shapes or devices do not fit together, a number is not finite, or a condition above fails by more
-            than the rounding of the dtype that was given.
+        ValueError: a tensor is not floating point, shapes or devices do not fit together, a number is not finite, or
+            a condition above fails by more than the rounding of the dtype that was given.
 
     `x` has shape (..., d), `x_t` shape (batch, d), and t is as `NoiseSchedule.at` takes it. Every method raises
-    ValueError where the last dimension is not d, t is out of range or devices differ.
+    ValueError where x is not floating point, the last dimension is not d, t is out of range or devices differ.
     """
 
     def __init__(
@@ -132,8 +143,7 @@ class GaussianMixture(Oracle):
 
     def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n dim"]:
         """n independent draws, float64, on the mixture's device (where `generator` must live too)."""
-        _positive("n", n)
-        return self._law.sample(torch.Size([n]), generator)
+        return self._law.sample(torch.Size([whole("n", n)]), generator)
 
     def log_prob(self, x: Points) -> PerPoint:
         """log q(x) in nats. Raises ValueError where a covariance is singular: no density."""
@@ -151,7 +161,7 @@ class GaussianMixture(Oracle):
 
     def diffuse(self, schedule: NoiseSchedule, t: int) -> "GaussianMixture":
         """q(x_t), the marginal at t: sum_k w_k N(sqrt(alpha_bar_t) mu_k, alpha_bar_t C_k + (1 - alpha_bar_t) I)."""
-        signal, noise = _level(schedule, self.means, t)
+        signal, noise = _level(schedule, self.means, whole("t", t, 1, schedule.T))
         identity = torch.eye(self.means.shape[1], dtype=torch.float64, device=self.means.device)
         return GaussianMixture(
             self.weights, signal * self.means, signal**2 * self.covariances + noise * identity
@@ -233,6 +243,7 @@ class GaussianMixture(Oracle):
 
     def _points(self, x: Tensor) -> Tensor:
         """`x` in float64, once it is known to fit."""
+        check_floating(x=x)
         if x.shape[-1:] != self.means.shape[1:]:
             raise ValueError(f"x must have shape (..., {self.means.shape[1]}), got {tuple(x.shape)}")
         _same_device(x, self.means)
@@ -266,11 +277,12 @@ class DataMixture(Oracle):
     """
 
     def __init__(self, x0: Batch) -> None:
-        if x0.ndim < 2 or len(x0) == 0 or not x0.is_floating_point():
+        check_floating(x0=x0)
+        if x0.ndim < 2 or len(x0) == 0:
             raise ValueError(
                 f"x0 must be floating, of shape (N, ...) with N >= 1, got {x0.dtype} {tuple(x0.shape)}"
             )
-        if _has_values(x0) and not bool(x0.isfinite().all()):
+        if has_values(x0) and not bool(x0.isfinite().all()):
             raise ValueError("x0 must be finite, got inf or nan")
         self.x0 = x0.detach()
         points = self.x0.flatten(1).to(torch.float64)
@@ -280,8 +292,7 @@ class DataMixture(Oracle):
 
     def sample(self, n: int, generator: Generator | None = None) -> Batch:
         """n examples drawn with replacement, in the dtype of `x0`, on its device (where `generator` must live too)."""
-        _positive("n", n)
-        i = torch.randint(len(self.x0), (n,), generator=generator, device=self.x0.device)
+        i = torch.randint(len(self.x0), (whole("n", n),), generator=generator, device=self.x0.device)
         return self.x0.index_select(0, i)
 
     def log_prob(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> PerExample:
@@ -291,6 +302,7 @@ class DataMixture(Oracle):
 
     def score(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """grad log q(x_t)."""
+        check_floating(x_t=x_t)
         x = x_t.to(torch.float64)
         noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
         return (-self.eps(schedule)(x, t) / noise).to(x_t.dtype)
@@ -325,6 +337,7 @@ class DataMixture(Oracle):
         return x, signal.expand(len(x), 1), noise.expand(len(x), 1)
 
     def _flat(self, x: Tensor) -> Tensor:
+        check_floating(x=x)
         if x.shape[1:] != self.x0.shape[1:]:
             raise ValueError(f"x must be a batch of shape {tuple(self.x0.shape[1:])}, got {tuple(x.shape)}")
         _same_device(x, self.x0)
@@ -389,6 +402,7 @@ class DataPosterior:
         Raises:
             ValueError: `x` is not shaped like x_t, or a t is 1, where q is a sum of points and has no density.
         """
+        check_floating(x=x)
         if x.shape != self._like.shape:
             raise ValueError(f"x must be shaped like x_t, {tuple(self._like.shape)}, got {tuple(x.shape)}")
         _need_density(self._variance)
@@ -507,13 +521,14 @@ def _rounding(x: Tensor) -> float:
 
 
 def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+    check_floating(weights=weights, means=means, covariances=covariances)
     shapes = [tuple(v.shape) for v in (weights, means, covariances)]
     if means.ndim != 2 or 0 in means.shape or shapes != [shapes[1][:1], shapes[1], shapes[1] + shapes[1][1:]]:
         raise ValueError(
             f"weights, means, covariances must have shapes (K,), (K, d), (K, d, d), got {shapes}"
         )
     _same_device(means, weights, covariances)
-    if not _has_values(weights):
+    if not has_values(weights):
         return
     for name, v in (("weights", weights), ("means", means), ("covariances", covariances)):
         if not bool(v.isfinite().all()):
@@ -535,5 +550,5 @@ def _same_device(x: Tensor, *others: Tensor) -> None:
 
 def _need_density(variances: Tensor) -> None:
     """Looked at on the CPU alone, as a t is: on an accelerator it would make the host wait."""
-    if _may_look(variances) and bool((variances <= 0).any()):
+    if may_look(variances) and bool((variances <= 0).any()):
         raise ValueError("there is no density where a variance is 0: diffuse to some t >= 1 first")

@@ -27,12 +27,22 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from diffnotes.schedule import Batch, Time, _may_look, _positive
+from diffnotes.schedule import (
+    Batch,
+    Time,
+    check_batch,
+    check_integers,
+    may_look,
+    number,
+    per_example,
+    whole,
+    whole_numbers,
+)
 
-Labels = Int[Tensor, " batch"]
+Labels = Integer[Tensor, " batch"]  # int64, or what fits into it
 Image = Float[Tensor, "batch channels height width"]
 Maps = Float[Tensor, "batch _ height width"]  # any number of channels
 Vector = Float[Tensor, "batch features"]
@@ -54,6 +64,8 @@ def time_embedding(
     >>> torch.equal(time_embedding(torch.tensor([100]), T=100, width=4)[0], late)
     True
     """
+    check_integers(t=t)
+    T, width = whole("T", T), whole("width", width, 4)
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(1e4) / (half - 1)))
     angles = (1000 / T * t.to(dtype)).unsqueeze(1) * frequencies
@@ -70,39 +82,35 @@ class Condition(nn.Module):
 
     def __init__(self, T: int, width: int, classes: int = 0) -> None:
         super().__init__()
-        _positive("T", T)
+        T, classes, width = whole("T", T), whole("classes", classes, 0), whole("width", width)
         if width < 4 or width % 2:
             raise ValueError(f"the width of the time embedding must be even and at least 4, got {width}")
-        if classes < 0:
-            raise ValueError(f"classes must not be negative, got {classes}")
         self.T, self.width, self.classes = T, width, classes
         self.time = nn.Linear(width, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
 
     def forward(self, x: Batch, t: Time, y: Labels | None = None) -> Vector:
-        batch = x.shape[:1]
-        if isinstance(t, int):
-            t = torch.full(batch, t, device=x.device)
-        for name, value in (("t", t), ("y", y)):
-            if value is not None and value.shape != batch:
-                raise ValueError(
-                    f"{name} must have shape {tuple(batch)}, one an example of x_t, got {tuple(value.shape)}"
-                )
+        t = per_example(t, self.T, x)
         wide = torch.promote_types(x.dtype, torch.float32)
         h = self.time(time_embedding(t, self.T, self.width, wide).to(x.dtype))
         if self.label is not None:
-            h = h + self.label(torch.full_like(t, self.classes) if y is None else self._checked(y))
+            h = h + self.label(torch.full_like(t, self.classes) if y is None else self._checked(y, t))
         elif y is not None:
-            raise ValueError(f"y must be None for a network made with classes=0, got shape {tuple(y.shape)}")
+            raise ValueError(f"y must be None for a network made with classes=0, got {y!r}")
         return F.silu(h)
 
-    def _checked(self, y: Tensor) -> Tensor:
-        """`y`, its values looked at where that costs no wait for a device and breaks no compiled graph."""
-        if _may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
+    def _checked(self, y: Tensor, t: Tensor) -> Tensor:
+        """`y` as int64, its values looked at where that costs no wait for a device and breaks no compiled graph."""
+        check_integers(y=y)
+        if y.shape != t.shape:
+            raise ValueError(
+                f"y must have shape {tuple(t.shape)}, one per example of x_t, got {tuple(y.shape)}"
+            )
+        if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
             raise ValueError(
                 f"y must lie in 0..{self.classes} ({self.classes} = no label), got {int(y.min())} .. {int(y.max())}"
             )
-        return y
+        return y.long()
 
 
 class Network(nn.Module):
@@ -135,11 +143,10 @@ class MLP(Network):
 
     def __init__(self, dim: int, T: int, width: int = 128, depth: int = 3, classes: int = 0) -> None:
         super().__init__()
-        if min(dim, width, depth) < 1:
-            raise ValueError(f"dim, width and depth must be at least 1, got {dim}, {width} and {depth}")
-        self.config = {"dim": dim, "T": T, "width": width, "depth": depth, "classes": classes}
+        dim, width, depth = whole("dim", dim), whole("width", width), whole("depth", depth)
         self.dim = dim
         self.condition = Condition(T, 64, classes)
+        self.config = {"dim": dim, "T": self.T, "width": width, "depth": depth, "classes": self.classes}
         self.modulation = nn.Linear(self.condition.width, 2 * depth * width)
         self.hidden = nn.ModuleList(nn.Linear(width if i else dim, width) for i in range(depth))
         self.out = _zeroed(nn.Linear(width, dim))
@@ -148,8 +155,10 @@ class MLP(Network):
         """The noise in `x_t`, like `x_t` (the work is done in the dtype of the weights).
 
         Raises:
-            ValueError: `x_t` does not have `dim` coordinates, t or y is not of shape (batch,), or y has no such class.
+            ValueError: `x_t` is not floating point or does not have `dim` coordinates, t is not within 1..T, y has no
+                such class (numbers are looked at on the CPU only), or t or y is not of shape (batch,).
         """
+        check_batch(x_t=x_t)
         h: Tensor = x_t.flatten(1).to(self.out.weight.dtype)
         if h.shape[1] != self.dim:
             raise ValueError(f"x_t must have {self.dim} coordinates an example, got shape {tuple(x_t.shape)}")
@@ -234,21 +243,20 @@ class UNet(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if min(channels, width, blocks, len(multipliers), *multipliers) < 1:
-            raise ValueError(
-                "channels, width, blocks and multipliers must be at least 1, "
-                f"got {channels}, {width}, {blocks} and {tuple(multipliers)}"
-            )
+        channels, width, blocks = whole("channels", channels), whole("width", width), whole("blocks", blocks)
+        multipliers, dropout = whole_numbers("multipliers", multipliers), number("dropout", dropout, "[0, 1]")
+        if min(multipliers, default=0) < 1:
+            raise ValueError(f"multipliers must be at least 1, and one at the least, got {multipliers}")
+        self.condition = Condition(T, 2 * width, classes)
         self.config = {
             "channels": channels,
-            "T": T,
+            "T": self.T,
             "width": width,
-            "multipliers": list(multipliers),
+            "multipliers": multipliers,
             "blocks": blocks,
-            "classes": classes,
+            "classes": self.classes,
             "dropout": dropout,
         }
-        self.condition = Condition(T, 2 * width, classes)
 
         def block(c_in: int, c_out: int) -> ResidualBlock:
             return ResidualBlock(c_in, c_out, self.condition.width, dropout)
@@ -274,8 +282,9 @@ class UNet(Network):
         """The noise in `x_t`, like `x_t` (the work is done in the dtype of the weights, or of autocast).
 
         Raises:
-            ValueError: the image has other channels or a side that does not halve often enough, t or y is not of
-                shape (batch,), or y has no such class.
+            ValueError: `x_t` is not floating point, has other channels or a side that does not halve often enough; t
+                is not within 1..T, y has no such class (numbers are looked at on the CPU only), or t or y is not of
+                shape (batch,).
         """
         self._check(x_t)
         h = x_t.to(self.out.weight.dtype)
@@ -298,8 +307,9 @@ class UNet(Network):
         return eps.to(x_t.dtype)
 
     def _check(self, x_t: Tensor) -> None:
+        check_batch(x_t=x_t)
         channels, factor = self.config["channels"], 2 ** len(self.shrink)
-        if x_t.shape[1] != channels or x_t.shape[2] % factor or x_t.shape[3] % factor:
+        if x_t.ndim != 4 or x_t.shape[1] != channels or x_t.shape[2] % factor or x_t.shape[3] % factor:
             raise ValueError(
                 f"x_t must have {channels} channel(s) and sides divisible by {factor}, got shape {tuple(x_t.shape)}"
             )
@@ -312,8 +322,10 @@ def drop_labels(
     y: Labels, probability: float, no_label: int, generator: torch.Generator | None = None
 ) -> Labels:
     """`y` with each label replaced by `no_label` with this probability: training for guidance (Ho, Salimans 2022)."""
+    check_integers(y=y)
+    probability, no_label = number("probability", probability, "[0, 1]"), whole("no_label", no_label, 0)
     dropped = torch.rand(y.shape, generator=generator, device=y.device) < probability
-    return torch.where(dropped, no_label, y)
+    return torch.where(dropped, no_label, y.long())
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -29,16 +29,24 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.special import log_ndtr
 
-from diffnotes.forward import _same_shape, prior_kl, q_sample
-from diffnotes.reverse import (
-    Variance,
-    _per_example,
-    _same_device,
-    p_mean,
-    q_posterior,
-    reverse_variance,
+from diffnotes.forward import prior_kl, q_sample
+from diffnotes.reverse import Variance, _same_device, p_mean, q_posterior, reverse_variance
+from diffnotes.schedule import (
+    Batch,
+    NoisePredictor,
+    NoiseSchedule,
+    PerExample,
+    PerStep,
+    Time,
+    check_batch,
+    check_floating,
+    check_T,
+    may_look,
+    number,
+    per_example,
+    whole,
+    whole_numbers,
 )
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, _may_look
 
 Decoder = Literal["gaussian", "discrete"]
 
@@ -58,10 +66,12 @@ def simple_loss(
         noise: epsilon, standard normal, like `x0`.
 
     Raises:
-        ValueError: `noise` or the model's eps is not shaped like `x0`, or t is not valid.
+        ValueError: `noise` or the model's eps is not shaped like `x0`, or not floating point; t is not valid; or the
+            model is made for another T.
     """
-    eps = model(q_sample(schedule, x0, t, noise), _per_example(t, x0))
-    _same_shape(noise, eps=eps)
+    check_T(schedule, model)
+    eps = model(q_sample(schedule, x0, t, noise), per_example(t, schedule.T, x0))
+    check_batch(noise=noise, eps=eps)
     return _flat(noise - eps).square().mean(1)  # (obj-simple)
 
 
@@ -116,23 +126,27 @@ def vlb_terms(
         generator: for the noise of x_t; on the device of `x0`.
 
     Raises:
-        ValueError: `variance`, `decoder`, `ts`, `chunk` or `generator` is off, or the model's eps is not shaped like
-            x_t; for the discrete decoder also `x0` or `levels`, see `discrete_log_prob`.
+        ValueError: `x0` is not floating point; `variance`, `decoder`, `ts`, `chunk` or `generator` is off; the model
+            is made for another T, or its eps is not shaped like x_t; for the discrete decoder also `x0` or `levels`,
+            see `discrete_log_prob`.
     """
-    times = list(range(2, schedule.T + 1)) if ts is None else [int(t) for t in ts]
+    check_T(schedule, model)
+    check_batch(x0=x0)
+    times = list(range(2, schedule.T + 1)) if ts is None else whole_numbers("ts", ts)
     if len(set(times)) < len(times) or not all(2 <= t <= schedule.T for t in times):
         raise ValueError(f"ts must be distinct and lie in 2..{schedule.T}, got {times}")
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder must be one of {get_args(Decoder)}, got {decoder!r}")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    chunk, levels = whole("chunk", chunk), whole("levels", levels, 2)
     _same_device(x0, generator)
     std = _sigma_squared(schedule, variance).sqrt()
 
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:
         """x_0, x_t and t for all examples at each of `ts`, and p_theta(x_{t-1} | x_t) there."""
-        t = torch.cat([_per_example(t, x0) for t in ts])
-        noise = torch.cat([torch.empty_like(x0).normal_(generator=generator) for _ in ts])
+        t = torch.cat([per_example(t, schedule.T, x0) for t in ts])
+        # in the order of the values, whatever the strides of x0
+        fresh = [torch.empty_like(x0, memory_format=torch.contiguous_format) for _ in ts]
+        noise = torch.cat([z.normal_(generator=generator) for z in fresh])
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
         x_t = q_sample(schedule, again, t, noise)
         eps = model(x_t, t)
@@ -148,9 +162,10 @@ def vlb_terms(
     L_0 = -_flat(log_prob).sum(1)
     L_t = [L_0.new_empty(len(x0), 0)]
     for i in range(0, len(times), chunk):
-        truth, x_t, t, p = step_back(times[i : i + chunk])
+        some = times[i : i + chunk]
+        truth, x_t, t, p = step_back(some)
         kl = kl_divergence(q_posterior(schedule, truth, x_t, t), p)  # (obj-kl-step), one coordinate
-        L_t.append(_flat(kl).sum(1).reshape(-1, len(x0)).T)
+        L_t.append(_flat(kl).sum(1).reshape(len(some), len(x0)).T)
     return VLBTerms(prior_kl(schedule, x0.double()), torch.cat(L_t, 1), L_0, times, schedule.T)
 
 
@@ -168,16 +183,18 @@ def discrete_log_prob(x0: Batch, mean: Batch, std: Tensor, levels: int = 256) ->
         std: > 0, of a shape that broadcasts to `x0`.
 
     Raises:
-        ValueError: levels < 2, `mean` is not shaped like `x0`, or a value of `x0` is off the levels by more than
+        ValueError: levels < 2; `mean` is not shaped like `x0`; std <= 0, or a value of `x0` off the levels by more than
             0.001 of a bin (looked at on the CPU only: on an accelerator it would make the host wait).
     """
-    if levels < 2:
-        raise ValueError(f"levels must be at least 2, got {levels}")
-    _same_shape(x0, mean=mean)
+    levels = whole("levels", levels, 2)
+    check_batch(x0=x0, mean=mean)
+    check_floating(std=std)
+    if may_look(std) and not bool((std > 0).all()):
+        raise ValueError(f"std must be > 0, got {float(std.min())}")
     half = 1 / (levels - 1)
     index = (x0 + 1) / (2 * half)
     off = (index - index.round().clamp(0, levels - 1)).abs() > 1e-3
-    if _may_look(x0) and bool(off.any()):
+    if may_look(x0) and bool(off.any()):
         raise ValueError(f"x0 must lie on the {levels} levels from -1 to 1, got {float(x0[off][0])}")
     lower = torch.where(index < 0.5, -math.inf, (x0 - half - mean) / std)  # the outermost bins are open
     upper = torch.where(index > levels - 1.5, math.inf, (x0 + half - mean) / std)
@@ -197,15 +214,12 @@ def bits_per_dim(nats: PerExample, dims: int, bin_width: float = 1.0) -> PerExam
             bytes scaled to [-1, 1]: a density has to be multiplied by it to be a probability. 1 for probabilities.
 
     Raises:
-        ValueError: dims < 1 or bin_width <= 0.
+        ValueError: dims < 1, or bin_width is not in (0, inf).
 
     >>> bits_per_dim(torch.tensor([784 * math.log(256)]), 784)  # every byte equally likely
     tensor([8.])
     """
-    if dims < 1:
-        raise ValueError(f"dims must be at least 1, got {dims}")
-    if not bin_width > 0:
-        raise ValueError(f"bin_width must be > 0, got {bin_width}")
+    dims, bin_width = whole("dims", dims), number("bin_width", bin_width, "(0, inf)")
     return nats / (dims * math.log(2)) - math.log2(bin_width)  # (obj-bits-per-dim)
 
 

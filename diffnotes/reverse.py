@@ -29,7 +29,19 @@ from torch.distributions import Normal
 from tqdm.auto import tqdm
 
 from diffnotes.forward import _same_shape
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Time, timesteps
+from diffnotes.schedule import (
+    Batch,
+    NoisePredictor,
+    NoiseSchedule,
+    PerStep,
+    Spacing,
+    Time,
+    check_batch,
+    check_T,
+    per_example,
+    timesteps,
+    whole_numbers,
+)
 
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
@@ -49,15 +61,16 @@ def predict_x0(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batc
         eps: like `x_t`.
 
     Raises:
-        ValueError: `eps` is not shaped like `x_t`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `eps` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
+            `NoiseSchedule.at`).
     """
-    signal, noise = _levels_at(schedule, x_t, t, eps=eps)
+    signal, noise = _levels_at(schedule, t, x_t=x_t, eps=eps)
     return (x_t - noise * eps) / signal  # (rev-x0-from-eps)
 
 
 def predict_eps(schedule: NoiseSchedule, x_t: Batch, t: Time, x0: Batch) -> Batch:
     """The noise that `x0` stands for: the closed form solved for eps. Arguments and errors as in `predict_x0`."""
-    signal, noise = _levels_at(schedule, x_t, t, x0=x0)
+    signal, noise = _levels_at(schedule, t, x_t=x_t, x0=x0)
     return (x_t - signal * x0) / noise  # (rev-eps-from-x0)
 
 
@@ -65,10 +78,11 @@ def score(schedule: NoiseSchedule, t: Time, eps: Batch) -> Batch:
     """The score, the gradient of log q(x_t) in x_t, from eps = E[eps | x_t]; shape like `eps`.
 
     Raises:
-        ValueError: t is not valid (see `NoiseSchedule.at`).
+        ValueError: `eps` is not floating point, or t is not valid (see `NoiseSchedule.at`).
 
     Source: Vincent 2011 (denoising score matching); Ho et al. 2020, section 3.2, for the link to eps.
     """
+    check_batch(eps=eps)
     return -eps / schedule.at(schedule.sqrt_one_minus_alpha_bars, t, eps)  # (rev-score-eps)
 
 
@@ -76,21 +90,22 @@ def v_from(schedule: NoiseSchedule, x0: Batch, eps: Batch, t: Time) -> Batch:
     """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans, Ho 2022), a target of unit size at every t.
 
     Raises:
-        ValueError: `eps` is not shaped like `x0`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `eps` is not shaped like `x0`, one of them is not floating point, or t is not valid (see
+            `NoiseSchedule.at`).
     """
-    signal, noise = _levels_at(schedule, x0, t, eps=eps)
+    signal, noise = _levels_at(schedule, t, x0=x0, eps=eps)
     return signal * eps - noise * x0  # (rev-v)
 
 
 def predict_x0_from_v(schedule: NoiseSchedule, x_t: Batch, t: Time, v: Batch) -> Batch:
     """The x_0 that `v` stands for. Arguments and errors as in `predict_x0`."""
-    signal, noise = _levels_at(schedule, x_t, t, v=v)
+    signal, noise = _levels_at(schedule, t, x_t=x_t, v=v)
     return signal * x_t - noise * v  # (rev-x0-from-v)
 
 
 def predict_eps_from_v(schedule: NoiseSchedule, x_t: Batch, t: Time, v: Batch) -> Batch:
     """The noise that `v` stands for. Arguments and errors as in `predict_x0`."""
-    signal, noise = _levels_at(schedule, x_t, t, v=v)
+    signal, noise = _levels_at(schedule, t, x_t=x_t, v=v)
     return noise * x_t + signal * v  # (rev-eps-from-v)
 
 
@@ -101,14 +116,20 @@ def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts:
         model: called like a noise predictor; what it returns is read as `predicts` says.
 
     Raises:
-        ValueError: `predicts` is not one of "eps", "x0", "v".
+        ValueError: `predicts` is not one of "eps", "x0", "v", or the model is made for another T.
     """
+    check_T(schedule, model)
     if predicts not in get_args(Predicts):
         raise ValueError(f"predicts must be one of {get_args(Predicts)}, got {predicts!r}")
     if predicts == "eps":
         return model
     to_eps = predict_eps if predicts == "x0" else predict_eps_from_v
-    return lambda x_t, t: to_eps(schedule, x_t, t, model(x_t, t))
+
+    def predictor(x_t: Tensor, t: Tensor) -> Tensor:
+        return to_eps(schedule, x_t, t, model(x_t, t))
+
+    predictor.T = schedule.T  # type: ignore[attr-defined]  # see `check_T`
+    return predictor
 
 
 # ---- one step back --------------------------------------------------------------------------------------
@@ -121,9 +142,10 @@ def q_posterior(schedule: NoiseSchedule, x0: Batch, x_t: Batch, t: Time) -> Norm
     like `x_t`. At t = 1 it is the point x_0: the deviation is 0, and there is no density to ask for.
 
     Raises:
-        ValueError: `x0` is not shaped like `x_t`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `x0` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
+            `NoiseSchedule.at`).
     """
-    _same_shape(x_t, x0=x0)
+    check_batch(x_t=x_t, x0=x0)
     root, beta, tilde = schedule.alphas.sqrt(), schedule.betas, schedule.posterior_variances
     signal_before = schedule.sqrt_alpha_bars / root  # sqrt(alpha_bar_{t-1})
     of_x0, of_xt = signal_before * beta / schedule.one_minus_alpha_bars, root * tilde / beta
@@ -136,9 +158,10 @@ def p_mean(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batch:
     """mu_theta(x_t, t), the mean of the model's step back (Ho et al. 2020, eq. 11): mu-tilde at the predicted x_0.
 
     Raises:
-        ValueError: `eps` is not shaped like `x_t`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: `eps` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
+            `NoiseSchedule.at`).
     """
-    _same_shape(x_t, eps=eps)
+    check_batch(x_t=x_t, eps=eps)
     of_eps = schedule.at(schedule.betas / schedule.sqrt_one_minus_alpha_bars, t, x_t)
     return (x_t - of_eps * eps) / schedule.at(schedule.alphas.sqrt(), t, x_t)  # (rev-p-mean)
 
@@ -164,10 +187,13 @@ def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -
     computed as one: 1 / sqrt(alpha) - 1 comes from expm1.
 
     Raises:
-        ValueError: the model's eps is not shaped like `x_t`, or t is not valid (see `NoiseSchedule.at`).
+        ValueError: the model is made for another T, its eps is not shaped like `x_t`, one of them is not floating
+            point, or t is not valid (see `NoiseSchedule.at`).
     """
-    eps = model(x_t, _per_example(t, x_t))
-    _same_shape(x_t, eps=eps)
+    check_T(schedule, model)
+    check_batch(x_t=x_t)
+    eps = model(x_t, per_example(t, schedule.T, x_t))
+    check_batch(x_t=x_t, eps=eps)
     stretch = torch.expm1(-torch.log1p(-schedule.betas) / 2)  # 1 / sqrt(alpha) - 1
     pull = schedule.betas / (schedule.alphas.sqrt() * schedule.sqrt_one_minus_alpha_bars)
     return schedule.at(stretch, t, x_t) * x_t - schedule.at(pull, t, x_t) * eps  # (rev-drift)
@@ -213,11 +239,12 @@ def jump_pairs(schedule: NoiseSchedule, steps: Steps, spacing: Spacing = "traili
     [(1000, 667), (667, 333), (333, 0)]
     """
     T = schedule.T
-    if steps is None or isinstance(steps, int):
+    if not hasattr(steps, "__iter__"):
         steps = timesteps(T, T if steps is None else steps, spacing)
-    pairs = [(int(t), int(s)) for s, t in pairwise([0, *steps])]
+    times = whole_numbers("steps", steps)
+    pairs = [(t, s) for s, t in pairwise([0, *times])]
     if not pairs or pairs[-1][0] > T or any(s >= t for t, s in pairs):
-        raise ValueError(f"steps must be a number, or times that rise within 1..{T}, got {list(steps)}")
+        raise ValueError(f"steps must be a number, or times that rise within 1..{T}, got {times}")
     return pairs[::-1]
 
 
@@ -361,15 +388,11 @@ def _ancestral_jumps(schedule: NoiseSchedule, pairs: list[tuple[int, int]], vari
 # ---- what the functions above share ---------------------------------------------------------------------
 
 
-def _levels_at(schedule: NoiseSchedule, x: Tensor, t: Time, **like: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) for `x`, whose shape the others must have."""
-    _same_shape(x, **like)
+def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) for these tensors, which must be shaped alike."""
+    check_batch(**tensors)
+    x = next(iter(tensors.values()))
     return schedule.at(schedule.sqrt_alpha_bars, t, x), schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
-
-
-def _per_example(t: Time, x: Tensor) -> Tensor:
-    """t as a model takes it: int64, shape (batch,)."""
-    return torch.full(x.shape[:1], t, device=x.device) if isinstance(t, int) else t
 
 
 def _known_variance(variance: str) -> None:

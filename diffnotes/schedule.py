@@ -13,6 +13,7 @@ NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,8 @@ class NoiseSchedule:
 
     Args:
         betas: shape (T,), each in (0, 1): the variance that step t adds. Stored as float64, shape (T + 1,), with
-            `betas[0] = 0` prepended; everything else is derived from it on first use and kept.
+            `betas[0] = 0` prepended; everything else is derived from it on first use and kept. (A NumPy array or a
+            list does as well, here and in `from_alpha_bars`.)
 
     Raises:
         ValueError: `betas` is not of shape (T,) with T >= 1, or one of them is outside (0, 1).
@@ -58,10 +60,10 @@ class NoiseSchedule:
 
     @torch.inference_mode(False)  # see `derived`
     def __post_init__(self) -> None:
-        betas = self.betas.detach().clone().to(torch.float64)
+        betas = torch.as_tensor(self.betas, dtype=torch.float64).detach().clone()
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
-        if _has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
+        if has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
 
@@ -76,7 +78,7 @@ class NoiseSchedule:
         Raises:
             ValueError: T < 1, or so small that the factor takes a beta to 1; or a beta outside (0, 1) at any T.
         """
-        _positive("T", T)
+        T, start, end = whole("T", T), number("start", start), number("end", end)
         betas = torch.linspace(start, end, T, dtype=torch.float64) * (1000 / T)
         if not 0 < float(betas.min()) <= float(betas.max()) < 1:
             raise ValueError(
@@ -88,7 +90,7 @@ class NoiseSchedule:
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
         """alpha_bar_t a squared cosine, each beta_t at most 0.999 (Nichol, Dhariwal 2021, section 3.2)."""
-        _positive("T", T)
+        T, s = whole("T", T), number("s", s, "[0, inf)")
         u = torch.arange(T + 1, dtype=torch.float64) / T
         f = torch.cos((u + s) / (1 + s) * (math.pi / 2)) ** 2
         return cls((1 - f[1:] / f[:-1]).clamp(max=0.999))
@@ -96,7 +98,7 @@ class NoiseSchedule:
     @classmethod
     def constant(cls, T: int, beta: float) -> "NoiseSchedule":
         """The same beta at every step; alpha_bar_t = (1 - beta)^t."""
-        _positive("T", T)
+        T, beta = whole("T", T), number("beta", beta, "(0, 1)")
         return cls(torch.full((T,), beta, dtype=torch.float64))
 
     @classmethod
@@ -112,9 +114,10 @@ class NoiseSchedule:
         >>> NoiseSchedule.from_alpha_bars(full.alpha_bars[timesteps(1000, 10)]).T
         10
         """
-        if alpha_bars.ndim != 1 or len(alpha_bars) == 0:
-            raise ValueError(f"alpha_bars must have shape (T,) with T >= 1, got {tuple(alpha_bars.shape)}")
-        log = torch.log(alpha_bars.detach().to(torch.float64))
+        bars = torch.as_tensor(alpha_bars, dtype=torch.float64).detach()
+        if bars.ndim != 1 or len(bars) == 0:
+            raise ValueError(f"alpha_bars must have shape (T,) with T >= 1, got {tuple(bars.shape)}")
+        log = torch.log(bars)
         try:
             return cls(-torch.expm1(torch.diff(log, prepend=log.new_zeros(1))))
         except ValueError as error:
@@ -189,30 +192,24 @@ class NoiseSchedule:
 
         Raises:
             ValueError: t is outside 1..T (looked at for ints and on the CPU; on an accelerator that would make the
-                host wait, and inside torch.compile break the graph), has another shape than (batch,), or lives on
-                another device than `x` or the schedule.
+                host wait, and inside torch.compile break the graph), is not whole, has another shape than (batch,),
+                or lives on another device than `x` or the schedule; or `x` is not floating point.
         """
+        check_floating(x=x)
+        t = checked_time(t, self.T, x)
         if isinstance(t, int):
-            if not 1 <= t <= self.T:
-                raise ValueError(f"t must lie in 1..{self.T}, got {t}")
             if values.device.type != "cpu" and values.device != x.device:
                 raise ValueError(f"schedule and x must share a device, got {values.device} and {x.device}")
             return values.select(0, t).to(x.dtype)
-        if t.shape != x.shape[:1]:
-            raise ValueError(
-                f"t must have shape {tuple(x.shape[:1])}, one an example of x, got {tuple(t.shape)}"
-            )
         if not t.device == x.device == values.device:
             raise ValueError(
                 f"schedule, x and t must share a device, got {values.device}, {x.device} and {t.device}: "
                 "move the schedule once with schedule.to(device)"
             )
-        if _may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= self.T:
-            raise ValueError(f"t must lie in 1..{self.T}, got {int(t.min())} .. {int(t.max())}")
         return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
     def __repr__(self) -> str:
-        if not _has_values(self.betas):
+        if not has_values(self.betas):
             return f"NoiseSchedule(T={self.T}, on {self.betas.device})"
         first, last, left = self.betas[1], self.betas[-1], self.alpha_bars[-1]
         return f"NoiseSchedule(T={self.T}, betas {first:.4g} .. {last:.4g}, alpha_bar_T {left:.4g})"
@@ -230,7 +227,7 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     >>> [timesteps(10, 4, spacing) for spacing in ("trailing", "leading", "linspace", "quadratic")]
     [[3, 5, 8, 10], [1, 3, 5, 7], [1, 4, 7, 10], [1, 2, 5, 10]]
     """
-    _positive("T", T)
+    T, steps = whole("T", T), whole("steps", steps, least=None)
     if not 1 <= steps <= T:
         raise ValueError(f"steps must lie in 1..T = 1..{T}, got {steps}")
     if spacing not in get_args(Spacing):
@@ -256,16 +253,121 @@ def _round(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+# ---- what other modules look at their arguments with --------------------------------------------------------------
 
 
-def _has_values(t: Tensor) -> bool:
+def whole(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
+    """`value`, the argument `name`, as an int: a whole number of Python or NumPy within `least` .. `most`.
+
+    >>> whole("steps", 2.5)
+    Traceback (most recent call last):
+    ValueError: steps must be a whole number, got 2.5
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    n = int(value)
+    if (least is not None and n < least) or (most is not None and n > most):
+        allowed = f"be at least {least}" if most is None else f"lie in {least}..{most}"
+        raise ValueError(f"{name} must {allowed}, got {n}")
+    return n
+
+
+def whole_numbers(name: str, values: Any) -> list[int]:
+    """`values`, the argument `name`, as ints: a sequence, an array or a tensor of whole numbers."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not hasattr(values, "__iter__"):
+        raise ValueError(f"{name} must be a sequence of whole numbers, got {values!r}")
+    return [whole(name, value, least=None) for value in values]
+
+
+def number(name: str, value: Any, within: str = "(-inf, inf)") -> float:
+    """`value`, the argument `name`, as a float: a number of Python or NumPy in the interval `within`, never NaN.
+
+    >>> number("noise", float("nan"), "[0, 1)")
+    Traceback (most recent call last):
+    ValueError: noise must lie in [0, 1), got nan
+    """
+    low, high = (float(end) for end in within[1:-1].split(","))
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number in {within}, got {value!r}")
+    x = float(value)
+    if not (low < x < high or (x == low and within[0] == "[") or (x == high and within[-1] == "]")):
+        raise ValueError(f"{name} must lie in {within}, got {x}")
+    return x
+
+
+def check_floating(**tensors: Any) -> None:
+    """ValueError unless each of these arguments, given by name, is a floating-point tensor.
+
+    In an integer dtype every factor of a schedule would be rounded to 0.
+    """
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            hint = ": put pixels on [-1, 1]" if x.dtype == torch.uint8 else ""
+            raise ValueError(f"{name} must be floating point, got {x.dtype}{hint}")
+
+
+def check_batch(**tensors: Any) -> None:
+    """ValueError unless these arguments, given by name, are floating-point tensors (batch, ...), shaped alike."""
+    check_floating(**tensors)
+    first, shape = next((name, x.shape) for name, x in tensors.items())
+    if not shape:
+        raise ValueError(f"{first} must have shape (batch, ...), got ()")
+    for name, x in tensors.items():
+        if x.shape != shape:
+            raise ValueError(f"{name} must be shaped like {first}, {tuple(shape)}, got {tuple(x.shape)}")
+
+
+def check_T(schedule: NoiseSchedule, model: Any) -> None:
+    """ValueError where `model` says by an attribute `T`, as a `Network` does, that it is made for another schedule."""
+    T = getattr(model, "T", None)
+    if isinstance(T, int) and T != schedule.T:
+        raise ValueError(f"model must be made for the schedule's T = {schedule.T}, got one for T = {T}")
+
+
+def checked_time(t: Any, T: int, x: Tensor) -> int | Tensor:
+    """`t` as an int, or as int64 of shape (batch,) where it is one per example of `x`.
+
+    Raises:
+        ValueError: t is not whole, is outside 1..T (looked at for ints and on the CPU) or has another shape.
+    """
+    if not isinstance(t, Tensor):
+        return whole("t", t, 1, T)
+    check_integers(t=t)
+    if t.shape != x.shape[:1]:
+        raise ValueError(
+            f"t must have shape {tuple(x.shape[:1])}, one per example of x, got {tuple(t.shape)}"
+        )
+    if may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= T:
+        raise ValueError(f"t must lie in 1..{T}, got {int(t.min())} .. {int(t.max())}")
+    return t.long()
+
+
+def per_example(t: Any, T: int, x: Tensor) -> Tensor:
+    """t as a model takes it, int64 of shape (batch,); errors as in `checked_time`."""
+    t = checked_time(t, T, x)
+    return torch.full(x.shape[:1], t, device=x.device) if isinstance(t, int) else t
+
+
+def check_integers(**tensors: Any) -> None:
+    """ValueError unless each of these arguments, given by name, is a tensor of whole numbers."""
+    for name, values in tensors.items():
+        if not isinstance(values, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor of whole numbers, got {type(values).__name__}")
+        if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+            raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
+
+
+def has_values(t: Tensor) -> bool:
     """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
     return not (torch.compiler.is_compiling() or t.is_meta or isinstance(t, FakeTensor))
 
 
-def _may_look(t: Tensor) -> bool:
+def may_look(t: Tensor) -> bool:
     """True where a look at the numbers costs nothing: on an accelerator the host would have to wait for them."""
-    return t.device.type == "cpu" and _has_values(t)
+    return t.device.type == "cpu" and has_values(t)
+
+
+_positive = whole  # the name that `watch` knows it by

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from diffnotes.checkpoint import SHIPPED, load_model
 from diffnotes.classifier import Classifier, accuracy, load_classifier, main, predict, train
 from diffnotes.data import Images, fashion_mnist, shapes
 from diffnotes.metrics import Estimate, frechet_distance, noise_floor
+from diffnotes.watch import pixels
 
 NAME = "fashion_classifier"
 
@@ -167,7 +169,7 @@ def test_bad_input_is_named() -> None:
     x, y = discs_and_noise(8)
     with pytest.raises(ValueError, match="epochs must make 5 steps or more, got 4 of 1 steps each"):
         train(Images(x, y), epochs=4)
-    with pytest.raises(ValueError, match="channels, classes and width must be at least 1, got 1, 0 and 24"):
+    with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         Classifier(classes=0)
     x[3] = math.nan
     with pytest.raises(ValueError, match="the loss must be finite, it is not from step 0 on"):
@@ -199,3 +201,50 @@ def test_on_a_gpu(images: Images) -> None:
     here, there = load_classifier(NAME)[0], load_classifier(NAME, "cuda")[0]
     agree = predict(here, images.x) == predict(there, images.x.to("cuda")).cpu()
     assert float(agree.double().mean()) > 0.995  # TF32 may move an image that is on the edge
+
+
+# ---- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_bytes_are_not_taken_for_white(network: Classifier, images: Images) -> None:
+    x: Any = images.x[:20]
+    for wrong in (pixels(x), x.long(), x.numpy()):
+        for call in (
+            network.features,
+            network,
+            lambda x: predict(network, x),
+            lambda x: accuracy(network, Images(x, images.y[:20])),
+            lambda x: frechet_distance(x, images.x[:20], network.features, resamples=2),
+            lambda x: train(Images(x, images.y[:20]), 5),
+        ):
+            with pytest.raises(ValueError, match=r"x must be (floating point|a torch.Tensor), got"):
+                call(wrong)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_labels_of_any_width(network: Classifier, images: Images) -> None:
+    x, y = images.x[:20], images.y[:20]
+    expected, trained = accuracy(network, Images(x, y)), train(Images(x, y), 5).head.weight
+    for dtype in (torch.uint8, torch.int32):
+        assert accuracy(network, Images(x, y.to(dtype))) == expected
+        assert torch.equal(train(Images(x, y.to(dtype)), 5).head.weight, trained)
+    for wrong, message in (
+        (y.float(), "y must hold whole numbers"),
+        (y.numpy(), "y must be a torch.Tensor"),
+        (-y - 1, "y must not be negative, got -10"),
+        (y[:3], "images must be at least one, with a label each, got 20 and 3 labels"),
+    ):
+        for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train(Images(x, y), 5)):
+            with pytest.raises(ValueError, match=message):
+                call(wrong)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_no_images_have_no_classes(network: Classifier, images: Images) -> None:
+    assert predict(network, images.x[:0]).shape == (0,)
+    with pytest.raises(ValueError, match="images must be at least one"):
+        accuracy(network, Images(images.x[:0], images.y[:0]))
+    for batch in (0, 2.0, math.nan):
+        with pytest.raises(ValueError, match="batch must be"):
+            predict(network, images.x[:2], batch)  # type: ignore[arg-type]

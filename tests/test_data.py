@@ -29,6 +29,7 @@ from diffnotes.data import (
     ring,
     shapes,
     swiss_roll,
+    swiss_roll_mixture,
     two_moons,
 )
 from diffnotes.mixture import GaussianMixture
@@ -173,8 +174,11 @@ def test_shapes_are_discs_squares_and_crosses() -> None:
 
 
 def test_shapes_of_a_bad_size_are_refused() -> None:
-    for n, size in ((0, 16), (1, 7)):
-        with pytest.raises(ValueError, match=f"size at least 8, got n={n}, size={size}"):
+    for n, size, message in (
+        (0, 16, "n must be at least 1, got 0"),
+        (1, 7, "size must be at least 8, got 7"),
+    ):
+        with pytest.raises(ValueError, match=message):
             shapes(n, size)
 
 
@@ -391,3 +395,25 @@ def test_cifar10_is_read_as_its_authors_describe_it(
 def test_an_unknown_split_is_refused(images: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'valid'"):
         images("valid")
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("value", [10.0, math.nan, math.inf, True, "10", None])
+def test_numbers_that_are_not_whole_are_refused_by_name(value: Any) -> None:
+    for name, makers in {"n": [*CURVES, shapes], "K": [ring, swiss_roll_mixture]}.items():
+        for make in makers:
+            with pytest.raises(ValueError, match=f"{name} must be a whole number, got"):
+                make(value)
+    with pytest.raises(ValueError, match="size must be a whole number, got"):
+        shapes(3, value)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_numbers_of_numpy_do_and_other_kinds_do_not() -> None:
+    for make in (*CURVES, shapes):
+        assert len(make(np.int64(3))) == 3
+    for name, make in {"noise": lambda x: swiss_roll_mixture(9, x), "std": lambda x: ring(8, x)}.items():
+        assert make(np.float32(0.1)).weights.shape[0] in (8, 9)
+        for wrong in (0, math.nan, math.inf, "0.1", np.ones(2)):
+            with pytest.raises(ValueError, match=rf"{name} must (lie|be a number) in \(0, 1\), got"):
+                make(wrong)

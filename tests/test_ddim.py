@@ -841,14 +841,14 @@ def test_bad_times() -> None:
         with pytest.raises(ValueError, match="rtol must lie in"):
             ode_jump(LINEAR, mixture().eps, draw(2, 2), 5, 0, rtol=rtol)
     for sigma_bar in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="sigma_bar must be >= 0"):
+        with pytest.raises(ValueError, match=r"sigma_bar must lie in \[0, inf\), got"):
             ode_rhs(mixture().eps, draw(2, 2), sigma_bar)
 
 
 @pytest.mark.usefixtures("no_shape_checks")
 def test_bad_tensors() -> None:
     x, wide = draw(2, 3), draw(2, 4)
-    with pytest.raises(ValueError, match=r"eps must be shaped like x, \(2, 3\), got \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"eps must be shaped like x_t, \(2, 3\), got \(2, 4\)"):
         ddim_step(LINEAR, x, wide, 5, 3)
     with pytest.raises(ValueError, match=r"noise must be shaped like x, \(2, 3\), got \(2, 4\)"):
         ddim_step(LINEAR, x, x, 5, 3, 0.5, wide)
@@ -864,7 +864,60 @@ def test_bad_tensors() -> None:
     for sample in (ddim_sample, dpmpp_2m_sample):
         with pytest.raises(ValueError, match="clip must be > 0"):
             sample(LINEAR, LINEAR_MODEL, x, 5, clip=0.0)
-    with pytest.raises(ValueError, match=r"b must be shaped like x, \(2, 3\), got \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"b must be shaped like a, \(2, 3\), got \(2, 4\)"):
         slerp(x, wide, 0.5)
-    with pytest.raises(ValueError, match=r"w must be a number or of shape \(2,\), got \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"w must be a number or floating of shape \(2,\), got torch.float32 \(3,\)"
+    ):
         slerp(x, x, torch.zeros(3))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_wrong_kinds_are_refused_by_name() -> None:
+    x: Any = draw(2, 2)
+    sigma: Any = ddim_sigma
+    field = mixture().eps
+    for call, message in (
+        *((lambda eta=eta: sigma(LINEAR, 5, 3, eta), "eta must lie in") for eta in (None, np.ones(2), 1j)),
+        (lambda: sigma(LINEAR, 5.0, 3, 0.5), "t must be a whole number"),
+        (lambda: sigma(LINEAR, 5, True, 0.5), "s must be a whole number"),
+        (lambda: sigma(LINEAR, x[:, 0], x[:, 0], 0.5), "t must hold whole numbers, got torch.float64"),
+        (lambda: slerp(x.byte(), x, 0.5), "a must be floating point, got torch.uint8"),
+        (lambda: slerp(x, x.long(), 0.5), "b must be floating point"),
+        (lambda: slerp(x, x, math.nan), r"w must lie in \(-inf, inf\), got nan"),
+        (lambda: slerp(x, x, math.inf), "w must lie in"),
+        (lambda: slerp(x, x, x[:, 0].numpy()), "w must be a number"),
+        (lambda: slerp(x, x, torch.tensor([0, 1])), "w must be a number or floating"),
+        (lambda: ode_rhs(field, x, math.inf), "sigma_bar must lie in"),
+        (lambda: ode_rhs(field, x.byte(), 0.5), "x_bar must be floating point"),
+        (lambda: ode_jump(LINEAR, field, x.byte(), 5), "x_t must be floating point"),
+        (lambda: ode_jump(LINEAR, field, x, 5.0), "t must be a whole number"),
+        (lambda: ode_jump(LINEAR, field, x, 5, rtol=math.nan), "rtol must lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_numbers_of_numpy_do() -> None:
+    sigma: Any = ddim_sigma
+    expected = ddim_sigma(LINEAR, 200, 100, 0.5)
+    assert torch.equal(sigma(LINEAR, np.int64(200), np.int32(100), np.float64(0.5)), expected)
+    for dtype in (torch.int32, torch.uint8):
+        t, s = torch.tensor([200, 200], dtype=dtype), torch.tensor([100, 0], dtype=dtype)
+        assert torch.equal(sigma(LINEAR, t, s, 0.5), ddim_sigma(LINEAR, t.long(), s.long(), 0.5))
+
+
+def test_the_ode_solver_may_try_a_step_beyond_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SciPy before 1.14 does to guess its first step; what it finds there is the field at the data."""
+    from scipy import integrate
+
+    solve, tried = integrate.solve_ivp, []
+
+    def solve_ivp(rhs: Any, span: Any, y: Any, *args: Any, **options: Any) -> Any:
+        tried.append(rhs(-0.01, y))
+        return solve(rhs, span, y, *args, **options)
+
+    monkeypatch.setattr(integrate, "solve_ivp", solve_ivp)
+    ode_jump(LINEAR, mixture().eps, draw(2, 2), 2, 0)
+    assert tried[0].tolist() == [0.0] * 4

@@ -157,8 +157,8 @@ def test_on_a_gpu() -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_mismatched_shapes_raise() -> None:
     s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
-    for f in (q_step, q_sample):
-        with pytest.raises(ValueError, match=r"noise must be shaped like x, \(2, 3\), got \(2, 4\)"):
+    for f, name in ((q_step, "x_prev"), (q_sample, "x0")):
+        with pytest.raises(ValueError, match=rf"noise must be shaped like {name}, \(2, 3\), got \(2, 4\)"):
             f(s, x, 5, torch.zeros(2, 4))
         with pytest.raises(ValueError, match=r"t must lie in 1\.\.100, got 0"):
             f(s, x, 0, x)
@@ -187,3 +187,41 @@ def test_a_schedule_first_used_in_inference_mode_still_trains() -> None:
 def test_prior_kl_of_scalars() -> None:
     s, x0 = NoiseSchedule.linear(100), torch.tensor([0.5, 2.0], dtype=torch.float64)
     assert torch.equal(prior_kl(s, x0), prior_kl(s, x0[:, None]))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integer_images_are_refused(dtype: torch.dtype) -> None:
+    """A factor cast to their dtype would be 0, and so would x_t."""
+    s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
+    bytes_ = x.to(dtype)
+    for name, call in (
+        ("x_prev", lambda: q_step(s, bytes_, 5, x)),
+        ("noise", lambda: q_step(s, x, 5, bytes_)),
+        ("x0", lambda: q_sample(s, bytes_, 5, x)),
+        ("noise", lambda: q_sample(s, x, 5, bytes_)),
+        ("x0", lambda: q_marginal(s, bytes_, 5)),
+        ("x0", lambda: prior_kl(s, bytes_)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be floating point, got {dtype}"):
+            call()
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_what_is_no_batch_of_a_tensor_is_refused() -> None:
+    s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
+    for wrong, said in (
+        (x.numpy(), "a torch.Tensor, got ndarray"),
+        (x[0, 0], r"have shape \(batch, ...\), got \(\)"),
+    ):
+        for call in (lambda x: q_sample(s, x, 5, x), lambda x: prior_kl(s, x), lambda x: q_marginal(s, x, 5)):
+            with pytest.raises(ValueError, match=f"x0 must (be )?{said}"):
+                call(wrong)
+
+
+def test_no_examples_give_no_examples() -> None:
+    s, x = NoiseSchedule.linear(100), torch.zeros(0, 3)
+    for t in (5, torch.zeros(0, dtype=torch.int64)):
+        for out in (q_step(s, x, t, x), q_sample(s, x, t, x), q_marginal(s, x, t).mean):
+            assert out.shape == (0, 3)
+    assert prior_kl(s, x).shape == (0,)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -162,3 +163,19 @@ def test_what_comes_with_the_package_is_whole():
             assert loaded.provenance["settings"]["steps"] == generalisation.settings(n).steps
             assert loaded.provenance["settings"]["seed"] == seed
             assert sum(p.numel() for p in loaded.model.parameters()) == 124_433
+
+
+def test_numbers_that_are_not_whole_are_refused_by_name(no_shape_checks):
+    def model(x, t):
+        return x
+
+    for wrong in (0, 3.0, math.nan, True):
+        for call in (small_images, lambda n: half(n, "A"), generalisation.starts):
+            with pytest.raises(ValueError, match="n must"):
+                call(wrong)
+        with pytest.raises(ValueError, match="count must"):
+            generalisation.denoising_loss(model, torch.zeros(2, 1, 14, 14), wrong)
+    with pytest.raises(ValueError, match="x0 must hold an image"):
+        generalisation.denoising_loss(model, torch.zeros(0, 1, 14, 14))
+    with pytest.raises(ValueError, match="x must be floating point"):
+        distances(torch.zeros(2, 3).byte(), torch.zeros(2, 3))

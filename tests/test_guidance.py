@@ -1,5 +1,7 @@
 """guidance.py: against the formula, written out with two calls."""
 
+import math
+
 import pytest
 import torch
 from devices import grown
@@ -37,7 +39,24 @@ def test_bad_input_is_refused():
     y = torch.tensor([0, 1])
     with pytest.raises(ValueError, match="model must have classes, got a MLP without"):
         guided(MLP(dim=2, T=10), y)
-    with pytest.raises(ValueError, match="scale must be at least -1, got -2"):
+    with pytest.raises(ValueError, match=r"scale must lie in \[-1, inf\), got -2"):
         guided(network(), y, -2.0)
     with pytest.raises(ValueError, match=r"y must lie in 0\.\.3"):
         guided(network(), y + 3)(torch.zeros(2, 1, 4, 4), torch.tensor([1, 1]))
+
+
+def test_labels_of_any_width_and_the_T_of_the_network(no_shape_checks):
+    net, y, x, t = network(), torch.tensor([0, 2]), torch.randn(2, 1, 4, 4), torch.tensor([1, 9])
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(guided(net, y.to(dtype), 2.0)(x, t), guided(net, y, 2.0)(x, t))
+    assert guided(net, y).T == net.T == 10
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, "1", None])
+def test_a_scale_that_is_no_number_is_refused(scale, no_shape_checks):
+    with pytest.raises(ValueError, match="scale must"):
+        guided(network(), torch.tensor([0, 1]), scale)
+    with pytest.raises(ValueError, match=r"y must hold whole numbers, got torch.float32"):
+        guided(network(), torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match="model must have classes, got a function without"):
+        guided(lambda x, t: x, torch.tensor([0, 1]))

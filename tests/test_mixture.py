@@ -6,7 +6,9 @@ errors of a mean with z = 5 (a seed is fixed, so such a test passes or fails for
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -879,3 +881,41 @@ def test_bad_points_are_refused() -> None:
             regular.diffuse(SCHEDULE, t)
     with pytest.raises(ValueError, match=r"x must be shaped like x_t, \(3, 2\), got \(4, 2\)"):
         data.reverse_posterior(SCHEDULE, torch.zeros(3, 2), 5).log_prob(torch.zeros(4, 2))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("oracle", ORACLES, ids=["regular", "singular", "data"])
+def test_integers_and_arrays_are_refused(oracle: GaussianMixture | DataMixture) -> None:
+    x: Any = torch.zeros(3, 2)
+    for call in calls_of(oracle).values():
+        for wrong in (x.byte(), x.long(), x.numpy()):
+            with pytest.raises(ValueError, match=r"^x(_t)? must be (floating point|a torch.Tensor), got"):
+                call(oracle, wrong, 5)
+        for t in (5.0, math.nan, True, x[:, 0]):
+            with pytest.raises(ValueError, match=r"^t must"):
+                call(oracle, x, t)
+    for n in (2.0, math.nan, True):
+        with pytest.raises(ValueError, match="n must be a whole number"):
+            oracle.sample(n)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_parameters_that_are_not_floating_are_refused() -> None:
+    for i, name in enumerate(("weights", "means", "covariances")):
+        for convert in (torch.Tensor.long, torch.Tensor.numpy):
+            parts: list[Any] = [torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None]]
+            parts[i] = convert(parts[i])
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                GaussianMixture(*parts)
+    with pytest.raises(ValueError, match=r"x0 must be a torch.Tensor, got ndarray"):
+        DataMixture(np.zeros((3, 2)))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="t must be a whole number"):  # not a t for each component
+        ORACLES[0].diffuse(SCHEDULE, torch.tensor([1, 2, 3]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("oracle", ORACLES, ids=["regular", "singular", "data"])
+def test_no_points_have_no_answers(oracle: GaussianMixture | DataMixture) -> None:
+    for name, call in calls_of(oracle).items():
+        for t in (5, torch.zeros(0, dtype=torch.int64)):
+            out = call(oracle, torch.zeros(0, 2, dtype=f64), t)
+            assert len(out if isinstance(out, Tensor) else out.mean) == 0, name

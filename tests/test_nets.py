@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from devices import fake, grown
@@ -184,11 +185,11 @@ def test_dropped_labels():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MLP(dim=0, T=T), "dim, width and depth must be at least 1, got 0"),
+        (lambda: MLP(dim=0, T=T), "dim must be at least 1, got 0"),
         (lambda: MLP(dim=2, T=0), "T must be at least 1, got 0"),
-        (lambda: MLP(dim=2, T=T, classes=-1), "classes must not be negative, got -1"),
-        (lambda: small_unet(width=0), "must be at least 1"),
-        (lambda: small_unet(multipliers=()), "must be at least 1"),
+        (lambda: MLP(dim=2, T=T, classes=-1), "classes must be at least 0, got -1"),
+        (lambda: small_unet(width=0), "width must be at least 1, got 0"),
+        (lambda: small_unet(multipliers=()), "multipliers must be at least 1"),
         (lambda: nets.Condition(T, 7), "must be even and at least 4, got 7"),
         (lambda: MLP(dim=2, T=T)(torch.zeros(5, 3), 1), r"2 coordinates an example, got shape \(5, 3\)"),
         (lambda: MLP(dim=2, T=T)(torch.zeros(5, 2), torch.ones(4).long()), r"t must have shape \(5,\)"),
@@ -339,3 +340,71 @@ def test_compiled_equals_eager():
     assert len(differences) == 2
     # the same sums, of at most 9 * 32 products, in another order, through about 20 layers: 20 * 288 * 2^-53 = 6e-13
     assert max(differences) < 6e-13
+
+
+@pytest.mark.parametrize(
+    "t", [0, -3, T + 1, torch.tensor([1, 0]), torch.tensor([T + 1, 1]), 5.0, True, math.nan]
+)
+def test_a_time_that_the_network_does_not_know_is_refused(case, t, no_shape_checks):
+    make, event = case
+    with pytest.raises(ValueError, match=rf"t must (lie in 1\.\.{T}, got|be a whole number)"):
+        make()(torch.zeros(2, *event), t)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_integers_of_any_width_are_times_and_labels(case, dtype, no_shape_checks):
+    make, event = case
+    net, (x, t) = grown(make(classes=3)), inputs(event)
+    y = torch.randint(0, 4, t.shape)
+    assert torch.equal(net(x, t.to(dtype), y.to(dtype)), net(x, t, y))
+    assert torch.equal(net(x, np.int64(5)), net(x, 5))
+    assert torch.equal(drop_labels(y.to(dtype), 0.0, 300), y)
+    assert set(drop_labels(y.to(dtype), 1.0, 300).tolist()) == {300}
+
+
+def test_wrong_kinds_are_refused_by_name(case, no_shape_checks):
+    make, event = case
+    net, x, y = make(classes=3), torch.zeros(2, *event), torch.tensor([0, 1])
+    for wrong in (x.byte(), x.numpy()):
+        with pytest.raises(ValueError, match="x_t must be"):
+            net(wrong, 1)
+    for wrong in (y.float(), y.bool(), y.numpy(), 1):
+        with pytest.raises(ValueError, match="y must"):
+            net(x, 1, wrong)
+    for name, wrong in (
+        ("probability", math.nan),
+        ("probability", 1.5),
+        ("no_label", math.nan),
+        ("no_label", -1),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must"):
+            drop_labels(**{"y": y, "probability": 0.1, "no_label": 3, name: wrong})
+
+
+@pytest.mark.parametrize("value", [8.0, math.nan, True, "8"])
+def test_sizes_that_are_not_whole_are_refused(value, no_shape_checks):
+    config = {"dim": 2, "T": T, "width": 8, "depth": 1, "classes": 3}
+    for name in config:
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            MLP(**config | {name: value})
+    for name in ("channels", "T", "width", "blocks", "classes"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            small_unet(**{name: value})
+    with pytest.raises(ValueError, match="multipliers must be a whole number"):
+        small_unet(multipliers=[value])
+    with pytest.raises(ValueError, match="dropout must"):
+        small_unet(dropout=math.nan)
+
+
+def test_a_config_of_numpy_numbers_can_be_written(no_shape_checks):
+    nets_ = (
+        MLP(np.int64(2), np.int64(T), np.int32(8)),
+        small_unet(T=np.int64(T), multipliers=np.array([1, 2])),
+    )
+    for net in nets_:
+        assert type(net)(**json.loads(json.dumps(net.config))).config == net.config
+
+
+def test_no_examples_give_no_examples(case):
+    make, event = case
+    assert make()(torch.zeros(0, *event), 1).shape == (0, *event)

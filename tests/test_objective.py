@@ -14,7 +14,9 @@ from quadrature import forward_moments, log_normal, moments, posterior_on_a_grid
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffnotes.guidance import guided
 from diffnotes.mixture import GaussianMixture
+from diffnotes.nets import MLP
 from diffnotes.objective import (
     VLBTerms,
     bits_per_dim,
@@ -433,10 +435,10 @@ def test_bad_input_is_named() -> None:
     terms: Any = vlb_terms
     model = lambda x, t: x  # noqa: E731
     for call, message in (
-        (lambda: simple_loss(s, model, x, 1, x[:1]), "noise must be shaped like x"),
+        (lambda: simple_loss(s, model, x, 1, x[:1]), "noise must be shaped like x0"),
         (
             lambda: simple_loss(s, lambda x, t: x[:, :1], x, 1, x),
-            r"eps must be shaped like x, \(2, 3\), got \(2, 1\)",
+            r"eps must be shaped like noise, \(2, 3\), got \(2, 1\)",
         ),
         (lambda: simple_loss(s, model, x, 5, x), r"t must lie in 1\.\.4, got 5"),
         (lambda: terms(s, model, x, variance="small"), "variance must be one of .*got 'small'"),
@@ -449,7 +451,7 @@ def test_bad_input_is_named() -> None:
             lambda: terms(s, model, x.to("meta"), generator=torch.Generator()),
             "generator must live on the device",
         ),
-        (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x"),
+        (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x_t"),
         (
             lambda: terms(s, model, x + 0.001, decoder="discrete"),
             "x0 must lie on the 256 levels from -1 to 1, got 0.001",
@@ -457,10 +459,67 @@ def test_bad_input_is_named() -> None:
         (lambda: discrete_log_prob(x + 1 + 2 / 255, x, torch.ones(())), r"x0 must lie on .* got 1\.0078"),
         (lambda: discrete_log_prob(x - 1 - 2 / 255, x, torch.ones(())), r"x0 must lie on .* got -1\.0078"),
         (lambda: discrete_log_prob(x, x, torch.ones(()), levels=1), "levels must be at least 2, got 1"),
-        (lambda: discrete_log_prob(x, x[:1], torch.ones(()), levels=3), "mean must be shaped like x"),
+        (lambda: discrete_log_prob(x, x[:1], torch.ones(()), levels=3), "mean must be shaped like x0"),
         (lambda: bits_per_dim(torch.ones(1), 0), "dims must be at least 1, got 0"),
-        (lambda: bits_per_dim(torch.ones(1), 1, bin_width=0.0), "bin_width must be > 0, got 0"),
+        (lambda: bits_per_dim(torch.ones(1), 1, bin_width=0.0), r"bin_width must lie in \(0, inf\), got 0"),
         (lambda: loss_weights(s, "small"), "variance must be one of"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_wrong_kinds_are_refused_by_name() -> None:
+    s, x = NoiseSchedule.constant(4, 0.1), torch.zeros(2, 3)
+    terms: Any = vlb_terms
+    model: Any = lambda x, t: x  # noqa: E731
+    one: Any = torch.ones(1)
+    for call, message in (
+        (lambda: simple_loss(s, model, x.byte(), 1, x), "x0 must be floating point, got torch.uint8"),
+        (lambda: simple_loss(s, lambda x, t: x.long(), x, 1, x), "eps must be floating point"),
+        (lambda: simple_loss(s, model, x, 1.0, x), "t must be a whole number"),  # type: ignore[arg-type]
+        (lambda: terms(s, model, x.byte()), "x0 must be floating point, got torch.uint8"),
+        (lambda: terms(s, model, x.numpy()), "x0 must be a torch.Tensor"),
+        (lambda: terms(s, model, x, ts=[2.5]), "ts must be a whole number, got 2.5"),
+        (lambda: terms(s, model, x, ts=2), "ts must be a sequence of whole numbers, got 2"),
+        (lambda: terms(s, model, x, chunk=2.0), "chunk must be a whole number"),
+        (lambda: terms(s, model, x, levels=math.nan), "levels must be a whole number"),
+        (lambda: discrete_log_prob(x.byte(), x, one), "x0 must be floating point"),
+        (lambda: discrete_log_prob(x, x, one * math.nan, 3), "std must be > 0, got nan"),
+        (lambda: discrete_log_prob(x, x, one * 0, 3), "std must be > 0, got 0"),
+        (lambda: bits_per_dim(one, 2.0), "dims must be a whole number"),  # type: ignore[arg-type]
+        (lambda: bits_per_dim(one, 2, math.nan), "bin_width must lie in"),
+        (lambda: bits_per_dim(one, 2, math.inf), "bin_width must lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_model_for_another_schedule_is_refused() -> None:
+    s, x, y = NoiseSchedule.constant(4, 0.1), torch.zeros(2, 3), torch.tensor([0, 1])
+    net = MLP(dim=3, T=5, width=4, classes=2)
+    for model in (net, guided(net, y), guided(net, y, 1.0)):
+        with pytest.raises(ValueError, match="T = 4, got one for T = 5"):
+            simple_loss(s, model, x, 1, x)
+        with pytest.raises(ValueError, match="T = 4, got one for T = 5"):
+            vlb_terms(s, model, x)
+
+
+def test_the_draws_do_not_depend_on_strides(generator: torch.Generator) -> None:
+    s = NoiseSchedule.constant(4, 0.1)
+    for x, other in (
+        (torch.randn(2, 3, 4, 4), lambda x: x.contiguous(memory_format=torch.channels_last)),
+        (torch.randn(20, 2), lambda x: x.T.contiguous().T),
+    ):
+        a, b = (vlb_terms(s, lambda x, t: x, v, generator=generator.manual_seed(0)) for v in (x, other(x)))
+        # sums of at most 48 squares of order 1 / 0.1, in another order
+        torch.testing.assert_close(a.L_t, b.L_t, rtol=48 * 2**-22, atol=0.0)
+        torch.testing.assert_close(a.bound, b.bound, rtol=48 * 2**-22, atol=0.0)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_no_examples_have_no_terms(chunk: int) -> None:
+    s, x = NoiseSchedule.constant(4, 0.1), torch.zeros(0, 3)
+    terms = vlb_terms(s, lambda x, t: x, x, chunk=chunk)
+    assert (terms.L_t.shape, terms.bound.shape) == ((0, 3), (0,))
+    assert simple_loss(s, lambda x, t: x, x, 1, x).shape == (0,)

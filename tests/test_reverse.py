@@ -5,8 +5,9 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from devices import Ops
@@ -19,9 +20,11 @@ from torch.distributions import Normal
 
 from diffnotes.forward import prior_kl
 from diffnotes.metrics import energy_distance, noise_floor
-from diffnotes.mixture import GaussianMixture
+from diffnotes.mixture import DataMixture, GaussianMixture
+from diffnotes.nets import MLP
 from diffnotes.reverse import (
     Jump,
+    Predicts,
     _ancestral_jumps,
     as_noise_predictor,
     ddpm_sample,
@@ -548,7 +551,7 @@ def test_bad_input_is_named() -> None:
     model = gaussian_model(s)
     sample: Any = ddpm_sample
     for call, message in (
-        (lambda: predict_x0(s, x, 1, x[:1]), r"eps must be shaped like x, \(2, 3\), got \(1, 3\)"),
+        (lambda: predict_x0(s, x, 1, x[:1]), r"eps must be shaped like x_t, \(2, 3\), got \(1, 3\)"),
         (lambda: predict_eps(s, x, 1, x[:, :1]), "x0 must be shaped"),
         (lambda: v_from(s, x, x[:1], 1), "eps must be shaped"),
         (lambda: predict_x0_from_v(s, x, 1, x[:1]), "v must be shaped"),
@@ -631,3 +634,55 @@ def test_ancestral_samples_are_the_data(variance: Any) -> None:
     assert energy_distance(x_0, data.sample(n, g)).excess(floor) < 3
     # and the yardstick can tell: the same samples, 10% too wide, are beyond it
     assert energy_distance(1.1 * x_0, data.sample(n, g)).excess(floor) > 3
+
+
+CONVERSIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "x_t": lambda x, t: predict_x0(LINEAR, x, t, torch.zeros(2, 3)),
+    "eps": lambda x, t: predict_x0(LINEAR, torch.zeros(2, 3), t, x),
+    "x0": lambda x, t: v_from(LINEAR, x, torch.zeros(2, 3), t),
+    "v": lambda x, t: predict_eps_from_v(LINEAR, torch.zeros(2, 3), t, x),
+    "eps of the score": lambda x, t: score(LINEAR, t, x),
+    "x_t of the posterior": lambda x, t: q_posterior(LINEAR, torch.zeros(2, 3), x, t),
+    "x_t of the mean": lambda x, t: p_mean(LINEAR, x, t, torch.zeros(2, 3)),
+    "x_t of the drift": lambda x, t: drift(LINEAR, lambda x, t: torch.zeros(2, 3), x, t),
+    "eps of the model": lambda x, t: drift(LINEAR, lambda x_t, t: x, torch.zeros(2, 3), t),
+}
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("case", CONVERSIONS)
+def test_wrong_kinds_are_refused_by_name(case: str) -> None:
+    name, x = case.split()[0], torch.zeros(2, 3)
+    for wrong, said in (
+        (x.byte(), "floating point, got torch.uint8"),
+        (x.long(), "floating point"),
+        (x.numpy(), "a torch.Tensor, got ndarray"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be {said}"):
+            CONVERSIONS[case](wrong, 5)
+    for t in (5.0, math.nan, True, np.array([5, 5]), x[:, 0]):
+        with pytest.raises(ValueError, match=r"^t must"):
+            CONVERSIONS[case](x, t)
+
+
+def test_a_model_for_another_schedule_is_refused() -> None:
+    net, x, short = MLP(dim=3, T=1000, width=4), torch.zeros(2, 3), NoiseSchedule.linear(100)
+    said = "T = 100, got one for T = 1000"
+    for predicts in get_args(Predicts):
+        with pytest.raises(ValueError, match=said):
+            as_noise_predictor(short, net, predicts)
+        with pytest.raises(ValueError, match=said):
+            drift(short, as_noise_predictor(LINEAR, net, predicts), x, 5)
+    with pytest.raises(ValueError, match=said):
+        drift(short, DataMixture(x).eps(LINEAR), x, 5)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_times_of_numpy_and_torch_are_times() -> None:
+    s: Any = NoiseSchedule.constant(4, 0.1)
+    for steps in (np.array([1, 4]), torch.tensor([1, 4]), [np.int64(1), np.int32(4)]):
+        assert jump_pairs(s, steps) == [(4, 1), (1, 0)]
+    assert jump_pairs(s, np.int64(2)) == [(4, 2), (2, 0)]
+    for steps in (2.0, [1.5, 4.0], [math.nan], True):
+        with pytest.raises(ValueError, match="steps must be a whole number, got"):
+            jump_pairs(s, steps)

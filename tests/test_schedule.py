@@ -2,15 +2,19 @@
 
 import itertools
 import math
+import re
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes.schedule import NoiseSchedule, _may_look, timesteps
+from diffnotes.schedule import NoiseSchedule, check_T, may_look, number, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -328,8 +332,127 @@ def test_bad_timesteps() -> None:
 
 
 def test_only_numbers_that_lie_on_the_cpu_are_looked_at() -> None:
-    assert _may_look(torch.zeros(2))
-    assert not _may_look(torch.zeros(2, device="meta"))
+    assert may_look(torch.zeros(2))
+    assert not may_look(torch.zeros(2, device="meta"))
     with FakeTensorMode():
-        assert not _may_look(torch.zeros(2))
-        assert not _may_look(torch.zeros(2, device="cuda"))
+        assert not may_look(torch.zeros(2))
+        assert not may_look(torch.zeros(2, device="cuda"))
+
+
+NOT_WHOLE = [
+    1000.0,
+    2.5,
+    math.nan,
+    math.inf,
+    True,
+    "5",
+    None,
+    np.float64(5),
+    np.array([5]),
+    torch.tensor([5]),
+]
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
+def test_what_is_no_whole_number_is_refused_by_name(value: Any) -> None:
+    s = NoiseSchedule.linear(100)
+    for name, call in {
+        "T": [NoiseSchedule.linear, NoiseSchedule.cosine, lambda T: NoiseSchedule.constant(T, 0.1)],
+        "steps": [lambda steps: timesteps(10, steps)],
+    }.items():
+        for f in call:
+            with pytest.raises(ValueError, match=f"{name} must be a whole number, got"):
+                f(value)
+    with pytest.raises(ValueError, match="t must"):
+        s.at(s.betas, value, torch.zeros(2, 3))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "0.1", None, np.ones(2), 1j], ids=repr)
+def test_what_is_no_finite_number_is_refused_by_name(value: Any) -> None:
+    for name, call in {
+        "start": lambda x: NoiseSchedule.linear(1000, start=x),
+        "end": lambda x: NoiseSchedule.linear(1000, end=x),
+        "s": lambda x: NoiseSchedule.cosine(10, x),
+        "beta": lambda x: NoiseSchedule.constant(10, x),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name} must (lie|be a number) in [\[(].*\), got"):
+            call(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "within", "fits"),
+    [
+        (0, "[0, 1)", True),
+        (1, "[0, 1)", False),
+        (0, "(0, 1]", False),
+        (1, "(0, 1]", True),
+        (np.float32(0.5), "(0, 1)", True),
+        (1e308, "(-inf, inf)", True),
+    ],
+)
+def test_intervals_are_open_or_closed_as_they_say(value: float, within: str, fits: bool) -> None:
+    if fits:
+        assert number("x", value, within) == value
+    else:
+        with pytest.raises(ValueError, match=re.escape(f"x must lie in {within}, got {float(value)}")):
+            number("x", value, within)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_numbers_and_arrays_of_numpy_do() -> None:
+    s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
+    for same in (NoiseSchedule.linear(np.int64(100), np.float64(1e-4)), NoiseSchedule(s.betas[1:].numpy())):
+        assert torch.equal(same.betas, s.betas)
+    bars: Any = s.alpha_bars[1:].numpy()
+    close(NoiseSchedule.from_alpha_bars(bars).betas, s.betas, rtol=100 * EPS / 1e-3)
+    assert timesteps(np.int64(10), np.int64(4)) == timesteps(10, 4)  # type: ignore[arg-type]
+    assert {type(t) for t in timesteps(np.int64(10), np.int64(4))} == {int}  # type: ignore[arg-type]
+    for t in (np.int64(7), np.int32(7), np.uint8(7)):
+        assert float(s.at(s.betas, t, x)) == float(s.betas[7].float())  # type: ignore[arg-type]
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        t = torch.tensor([7, 100])
+        assert torch.equal(s.at(s.betas, t.to(dtype), x), s.at(s.betas, t, x))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("t", [torch.tensor([1.0, 2.0]), torch.tensor([True, True])])
+def test_times_that_are_not_whole_are_refused(t: torch.Tensor) -> None:
+    s = NoiseSchedule.linear(100)
+    with pytest.raises(ValueError, match="t must hold whole numbers, got torch"):
+        s.at(s.betas, t, torch.zeros(2, 3))
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("x", [torch.zeros(2, 3).byte(), torch.zeros(2, 3).long(), np.zeros((2, 3))])
+def test_factors_are_never_rounded_to_integers(x: Any) -> None:
+    s = NoiseSchedule.linear(100)
+    with pytest.raises(
+        ValueError, match=r"x must be (floating point, got torch|a torch.Tensor, got ndarray)"
+    ):
+        s.at(s.betas, 5, x)
+
+
+@pytest.mark.parametrize("T", [1, 2])
+def test_the_shortest_schedules(T: int) -> None:
+    for s in (NoiseSchedule.linear(T, 1e-4, 2e-4), NoiseSchedule.cosine(T), NoiseSchedule.constant(T, 0.1)):
+        assert s.T == T
+        assert bool((s.alpha_bars.diff() < 0).all())
+        assert float(s.posterior_variances[1]) == 0
+        assert bool(s.posterior_variances.isfinite().all())
+
+
+def test_a_model_for_another_schedule_is_refused() -> None:
+    s = NoiseSchedule.linear(100)
+    for model in (
+        SimpleNamespace(T=100),
+        SimpleNamespace(),
+        SimpleNamespace(T="what it likes"),
+        lambda x, t: x,
+    ):
+        check_T(s, model)
+    with pytest.raises(
+        ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"
+    ):
+        check_T(s, SimpleNamespace(T=1000))
