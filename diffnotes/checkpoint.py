@@ -64,7 +64,7 @@ class Loaded(NamedTuple):
 
 def save_model(
     path: str | Path,
-    model: Network,
+    model: nn.Module,
     schedule: NoiseSchedule,
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
@@ -232,7 +232,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".diffnotes-lock"
-    with open(path, "a+") as file:
+    with path.open("a+") as file:
         try:
             with _if_possible():
                 flock(file, LOCK_EX | LOCK_NB)
@@ -240,7 +240,7 @@ def alone_in(folder: Path) -> Iterator[None]:
                 raise BlockingIOError  # between the two lines before, its owner has given it up
         except BlockingIOError as error:
             file.seek(0)
-            raise OSError(f"folder {folder} is in use by {file.read() or 'another run'}") from error
+            raise OSError(f"folder {folder} is in use by {file.read(200) or 'another run'}") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -276,6 +276,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
             f"the checkpoint could not be written ({error.strerror}); earlier ones are intact",
             str(final),
         ) from error
+    shutil.rmtree(old, ignore_errors=True)
     _clear(folder)
     for outdated in [path for path in list_checkpoints(folder) if _step(path) <= step][:-keep]:
         shutil.rmtree(outdated, ignore_errors=True)

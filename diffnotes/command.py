@@ -83,7 +83,7 @@ def one_line(name: str) -> Iterator[None]:
         said = str(error) or type(error).__name__
         if isinstance(error, RuntimeError):
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                said = f"--compile needs a C++ compiler that works: {said[:200]}"
+                said = f"--compile needs a C++ compiler that works: {said.partition(chr(10) * 2)[0]}"
             elif OUT_OF_MEMORY.search(said):
                 said = "out of memory: smaller numbers need less, of --batch above all"
             else:
