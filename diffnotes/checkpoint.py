@@ -36,6 +36,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from diffnotes.nets import NETWORKS, Network
 from diffnotes.schedule import NoiseSchedule, usable_device
@@ -47,6 +48,7 @@ BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weig
 TORCH = str(torch.__version__).split("+")[0]  # for the provenance: without the suffix that names the build
 # what file systems of clusters, of network drives and of Windows say to a call that they do not have
 MISSING = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EBADF, errno.EACCES}
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 Tensors = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -174,9 +176,13 @@ def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside what torch.compile, DataParallel or DistributedDataParallel has made of it."""
-    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
-        model = inner
-    return model
+    while True:
+        if isinstance(model, WRAPPERS):
+            model = model.module
+        elif (inner := getattr(model, "_orig_mod", None)) is not None:
+            model = inner
+        else:
+            return model
 
 
 def _with_betas(tensors: Tensors, schedule: NoiseSchedule) -> Tensors:

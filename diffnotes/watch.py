@@ -116,12 +116,18 @@ class Pictures:
     Args:
         shape: of an image, (channels, height, width).
         rows: how many rows of pictures; there are 10 columns, or one a class.
+
+    Raises:
+        ValueError: every or rows is below 1, or such images make no picture.
     """
 
     def __init__(
         self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0
     ) -> None:
         _positive("every", every)
+        _positive("rows", rows)
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise ValueError(f"shape must be (1 or 3, height, width), got {tuple(shape)}")
         self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
 
     def __call__(self, trainer: Trainer[Any]) -> None:

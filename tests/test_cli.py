@@ -240,6 +240,9 @@ def test_what_is_no_picture(no_shape_checks):
         png(torch.zeros(4, 2, 8, 8), 2)
     with pytest.raises(ValueError, match=r"columns be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"):
         png(torch.zeros(4, 1, 8, 8), 0)
+    for shape in ((8, 8), (2, 8, 8)):
+        with pytest.raises(ValueError, match=r"shape must be \(1 or 3, height, width\), got"):
+            Pictures(".", 5, shape)
     for make in (lambda: Metrics(".", every=0), lambda: Pictures(".", 0, (1, 8, 8))):
         with pytest.raises(ValueError, match="every must be at least 1, got 0"):
             make()
@@ -373,7 +376,7 @@ def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "fashion_mnist", lambda split, folder: images)
     monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
     monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[images.y == 3][:n])
-    net = UNet(channels=1, T=50, width=4, multipliers=(1,))
+    net = UNet(channels=1, T=50, width=4, multipliers=(1,), classes=10)
     save_model(tmp_path / "net.safetensors", net, SCHEDULE)
     words = ["--every", "50", "--count", "4", "--batch", "2", "--frechet", "120", "--classes", "3"]
     cli.main(["evaluate", str(tmp_path / "net.safetensors"), "--device", "cpu", *words])

@@ -36,6 +36,7 @@ from diffnotes.checkpoint import (
     load_model,
     read_checkpoint,
     save_model,
+    unwrapped,
     write_checkpoint,
 )
 from diffnotes.data import ring, swiss_roll_mixture
@@ -979,6 +980,9 @@ def test_what_is_wrapped_around_a_network_is_not_saved(wrap, tmp_path):
     assert trainer.network is wrapped
     trainer.save(tmp_path / "run")
     Trainer(SCHEDULE, small(), points, quick()).load(tmp_path / "run/step-00000000")
+    own = nn.Sequential()
+    own.module = small()  # a name that anyone may give to a part
+    assert unwrapped(own) is own
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path):
