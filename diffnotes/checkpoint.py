@@ -9,20 +9,26 @@ A **checkpoint** is a folder, `step-00001000`, that `sha256sum -c SHA256SUMS` ca
     SHA256SUMS              of the four
 
 It is written beside its final place under another name, every file is forced to the disk, and only then is the folder
-renamed: a rename happens or does not, so a folder with the right name is whole. Reading runs no code from the file
-(there is no pickle in it), and whatever is not exactly what was written is refused with a `ValueError`.
+renamed: a rename happens or does not, so a folder with the right name is whole. (Where a checkpoint of this step is
+replaced, it bears the name `.old-step-00001000` between two renames, and counts until the new one is there.) Reading
+runs no code from the file (there is no pickle in it), and whatever is not exactly what was written is refused with a
+`ValueError`.
 
 **Weights to ship** are one safetensors file: the tensors, the betas of the schedule they were trained for (without
 which they are of no use), and a header: which network to build, where the weights come from, and the checksum.
 """
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,14 +36,19 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from diffnotes.nets import NETWORKS, Network
-from diffnotes.schedule import NoiseSchedule
+from diffnotes.schedule import NoiseSchedule, usable_device
 
 SHIPPED = Path(__file__).parent / "weights"
+SUFFIX = ".safetensors"
 SUMS = "SHA256SUMS"
 BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
 TORCH = str(torch.__version__).split("+")[0]  # for the provenance: without the suffix that names the build
+# what file systems of clusters, of network drives and of Windows say to a call that they do not have
+MISSING = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EBADF, errno.EACCES}
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 Tensors = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -55,7 +66,7 @@ class Loaded(NamedTuple):
 
 def save_model(
     path: str | Path,
-    model: Network,
+    model: nn.Module,
     schedule: NoiseSchedule,
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
@@ -63,15 +74,18 @@ def save_model(
     """Write the weights of `model`, and all that is needed to build and to judge it, to one safetensors file.
 
     Args:
-        path: the file; it appears whole or not at all.
+        path: the file, NAME.safetensors; it appears whole or not at all.
+        model: the network, or what torch.compile or DistributedDataParallel made of it.
         schedule: the one that the network was trained for; its betas are stored.
         provenance: anything that JSON can hold: command, seed, data, steps, loss.
         dtype: how the weights are stored, e.g. torch.float16 for half the size; as they are by default.
 
     Raises:
-        ValueError: a weight is not finite, or not any more once it is stored as `dtype`.
+        ValueError: a weight is not finite, or not any more once it is stored as `dtype`; the path has another suffix;
+            the schedule is not the network's.
         OSError: the disk is full or refuses; what was at `path` is untouched.
     """
+    check_fit(schedule, unwrapped(model))
     save_weights(path, model, provenance, dtype, _with_betas({}, schedule))
 
 
@@ -86,6 +100,8 @@ def save_weights(
 
     Other arguments and errors are those of `save_model`.
     """
+    check_suffix(path, SUFFIX)
+    model = unwrapped(model)
     tensors = {
         name: value.to(dtype) if dtype and value.is_floating_point() else value  # counters stay integers
         for name, value in model.state_dict().items()
@@ -101,10 +117,10 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     """The network in a file of `save_model`, the schedule it is for, and its provenance.
 
     Args:
-        path: the file; a bare name such as "swiss_roll" is one of those that come with the package.
+        path: the file, NAME.safetensors, or the name of one that comes with the package, such as "swiss_roll".
 
     Raises:
-        ValueError: the file is damaged, or is not of this kind.
+        ValueError: the file is damaged, or is not of this kind; or the device is not one that `NoiseSchedule.to` takes.
         FileNotFoundError: there is no such file.
 
     >>> net, schedule, provenance = load_model("swiss_roll")
@@ -125,9 +141,13 @@ def load_weights(
 
     The network is in float32 and in evaluation mode. Names and errors are those of `load_model`.
     """
-    path = Path(path)
-    if not path.suffix:
-        path = SHIPPED / f"{path}.safetensors"
+    device, path = usable_device(device), Path(path)
+    if path.suffix != SUFFIX:
+        shipped = {file.stem: file for file in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
+        if str(path) not in shipped:
+            kinds = f"a {SUFFIX} file, or come with the package as {', '.join(shipped)} do"
+            raise FileNotFoundError(f"weights must be {kinds}, got {str(path)!r}")
+        path = shipped[str(path)]
     content = path.read_bytes()
     tensors = _read_tensors(content, path)
     try:
@@ -154,6 +174,17 @@ def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
     return _weights_bytes(model, _with_betas(model.state_dict(), schedule), None)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside what torch.compile, DataParallel or DistributedDataParallel has made of it."""
+    while True:
+        if isinstance(model, WRAPPERS):
+            model = model.module
+        elif (inner := getattr(model, "_orig_mod", None)) is not None:
+            model = inner
+        else:
+            return model
+
+
 def _with_betas(tensors: Tensors, schedule: NoiseSchedule) -> Tensors:
     return {**tensors, BETAS: schedule.betas[1:]}
 
@@ -168,6 +199,12 @@ def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, 
     header["sha256"] = _digest(tensors, header)
     # one entry only: safetensors writes several in an order that changes from call to call, and bytes are to be alike
     return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
+
+
+def check_fit(schedule: NoiseSchedule, model: nn.Module) -> None:
+    """Raise ValueError for a network that was made for another number of steps."""
+    if isinstance(model, Network) and model.T != schedule.T:
+        raise ValueError(f"the network is for T={model.T}, the schedule has T={schedule.T}")
 
 
 def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
@@ -185,24 +222,56 @@ def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
 # ---- checkpoints ---------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep `folder` for this run until it ends. The lock falls with its process, so a killed one leaves none behind.
+
+    Where the system or the file system has no locks, there is none.
+
+    Raises:
+        OSError: another run has it, the message says which; or it cannot be written.
+    """
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".diffnotes-lock"
+    with path.open("a+") as file:
+        try:
+            with _if_possible():
+                flock(file, LOCK_EX | LOCK_NB)
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError  # between the two lines before, its owner has given it up
+        except BlockingIOError as error:
+            file.seek(0)
+            raise OSError(f"folder {folder} is in use by {file.read(200) or 'another run'}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: int) -> Path:
     """Write `files` as the checkpoint of `step`, then delete all but the `keep` newest up to this step.
 
     Raises:
         OSError: the disk is full or refuses. The checkpoints that were there are untouched.
     """
+    _clear(folder)
     final = folder / f"step-{step:08d}"
-    temporary, old = folder / f".tmp-{final.name}", folder / f".old-{final.name}"
+    temporary, old = _free(folder, ".tmp", step), _free(folder, ".old", step)
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*-step-*"):  # of a process that was killed while it wrote
-            shutil.rmtree(leftover)
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         for name, content in {**files, SUMS: sums.encode()}.items():
             _write(temporary / name, content)
         _sync_folder(temporary)
-        if final.exists():  # a checkpoint that was refused, or this very one
+        if final.is_dir():  # a checkpoint that was refused, or this very one
             os.rename(final, old)
         os.rename(temporary, final)
         _sync_folder(folder)
@@ -214,6 +283,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
             str(final),
         ) from error
     shutil.rmtree(old, ignore_errors=True)
+    _clear(folder)
     for outdated in [path for path in list_checkpoints(folder) if _step(path) <= step][:-keep]:
         shutil.rmtree(outdated, ignore_errors=True)
     return final
@@ -243,12 +313,29 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder` from the oldest to the newest, by the step in their names."""
-    return sorted((path for path in folder.glob("step-*") if _step(path) >= 0), key=_step)
+    found = {_step(path): path for path in folder.glob(".old-step-*") if _step(path) >= 0}
+    found |= {_step(path): path for path in folder.glob("step-*") if _step(path) >= 0}
+    return [found[step] for step in sorted(found)]
 
 
 def _step(path: Path) -> int:
-    match = re.fullmatch(r"step-(\d+)", path.name)
-    return int(match[1]) if match else -1
+    """The step of a checkpoint; -1 for what is none."""
+    match = re.fullmatch(r"(?:\.old-step-(?=\d{8,}$)|step-)(\d+)", path.name)
+    return int(match[1]) if match and path.is_dir() else -1
+
+
+def _free(folder: Path, kind: str, step: int) -> Path:
+    """A name for a folder of ours that nothing has yet: that of this step, as a rule."""
+    names = (folder / f"{kind}-step-{number:08d}" for number in itertools.count(step))
+    return next(path for path in names if not os.path.lexists(path))
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a process has left that was killed while it wrote; but not the only checkpoint of a step."""
+    kept = list_checkpoints(folder)
+    for path in folder.glob(".*-step-*"):
+        if re.fullmatch(r"\.(tmp|old)-step-\d{8,}", path.name) and path.is_dir() and path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------
@@ -261,7 +348,7 @@ def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
         OSError: the disk is full or refuses; the message says `what` could not be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(temporary, content)
@@ -273,6 +360,30 @@ def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
         raise OSError(error.errno, f"{what} could not be written ({error.strerror})", str(path)) from error
 
 
+def check_target(path: Path, *suffixes: str) -> None:
+    """Raise before any work what `write_file` would raise after it; and ValueError for a path without these suffixes.
+
+    Raises:
+        ValueError, OSError: the suffix is another; no file can be written there.
+    """
+    check_suffix(path, *suffixes)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, f"no file can be written there ({error.strerror})", str(path)) from error
+
+
+def check_suffix(path: str | Path, *suffixes: str) -> None:
+    """Raise ValueError for a path that ends in none of these."""
+    if Path(path).suffix not in suffixes:
+        raise ValueError(
+            f"the name of a file to write must end in {' or '.join(suffixes)}, got {str(path)!r}"
+        )
+
+
 def _write(path: Path, content: bytes) -> None:
     """Write a file and wait until it is on the disk."""
     with open(path, "wb") as file:
@@ -282,13 +393,23 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk (Windows has no call for it)."""
-    if os.name != "nt":
+    """Wait until the names in a folder are on the disk, where the file system can be asked to."""
+    with _if_possible():
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _if_possible() -> Iterator[None]:
+    """Go on where the file system does not have this call."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
 
 
 def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:

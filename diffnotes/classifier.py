@@ -19,7 +19,6 @@ The weights that come with the package are those that this command makes:
 True
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -31,7 +30,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from diffnotes.checkpoint import TORCH, load_weights, save_weights
+from diffnotes.checkpoint import SUFFIX, TORCH, check_target, load_weights, save_weights
+from diffnotes.command import Parser, at_least, one_line
 from diffnotes.data import Images, fashion_mnist
 from diffnotes.nets import Image, Labels
 from diffnotes.schedule import check_batch, check_integers, whole
@@ -186,11 +186,12 @@ def _convolution(channels: int, out_channels: int, stride: int) -> list[nn.Modul
 
 def main(argv: list[str]) -> None:
     """Train on the training set, test on the test set, and write the weights with the accuracy."""
-    parser = argparse.ArgumentParser(prog="python -m diffnotes.classifier")
+    parser = Parser(prog="python -m diffnotes.classifier")
     parser.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=at_least(1), default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    check_target(arguments.out, SUFFIX)
     torch.set_num_threads(1)  # the order of the sums, and so the last bits, depend on it
     network = train(fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True)
     network = network.half().float()  # as they are stored
@@ -208,4 +209,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line("diffnotes.classifier"):
+        main(sys.argv[1:])

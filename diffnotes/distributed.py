@@ -22,6 +22,8 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffnotes.schedule import usable_device
+
 PATIENCE = timedelta(minutes=30)  # that a process has for the slowest of the others
 
 
@@ -43,23 +45,23 @@ def job(device: str) -> Iterator[torch.device]:
         device: "cpu", whose processes talk by gloo; or "cuda", by nccl, one GPU each.
 
     Raises:
-        ValueError: there is no such device.
-        ConnectionError: another process has stopped.
+        ValueError: it is none to work on (see `NoiseSchedule.to`).
+        ConnectionError: the processes do not find each other, or another one has stopped.
     """
-    try:
-        here = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be one of torch's, got {device!r}") from error
-    if here.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be one that torch sees here, got {device!r}")
-    if "RANK" not in os.environ:
+    several = "RANK" in os.environ
+    if several and device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    here = usable_device(device, meta=False)
+    if not several:
         yield here
         return
     if here.type == "cuda":
-        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(here)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise ConnectionError(f"the processes of this job do not find each other: {error}") from error
+    try:
         yield here
         dist.destroy_process_group()
     except RuntimeError as error:

@@ -17,7 +17,6 @@ All networks come with the package, and so does the table of what was measured w
 True
 """
 
-import argparse
 import json
 import math
 import shlex
@@ -33,14 +32,22 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from diffnotes.checkpoint import SHIPPED, TORCH, Loaded, load_model, save_model
+from diffnotes.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
+from diffnotes.command import Parser, at_least, folder, one_line
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.metrics import _flat, _same_points
 from diffnotes.nets import UNet
 from diffnotes.reverse import predict_x0
-from diffnotes.schedule import NoisePredictor, NoiseSchedule, check_batch, per_example, whole
+from diffnotes.schedule import (
+    NoisePredictor,
+    NoiseSchedule,
+    check_batch,
+    per_example,
+    usable_device,
+    whole,
+)
 from diffnotes.train import TrainConfig, draw_times, fit
 
 Half = Literal["A", "B"]
@@ -271,21 +278,25 @@ def _summary(values: Tensor) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Train what is missing in the folder, one network after the other, then measure."""
-    parser = argparse.ArgumentParser(prog="python -m diffnotes.generalisation", description=__doc__)
+    parser = Parser(prog="python -m diffnotes.generalisation", description=__doc__)
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="where networks are looked for and written"
+        "--folder", type=folder, default=FOLDER, help="where networks are looked for and written"
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of images")
-    parser.add_argument("--starts", type=int, default=64, help="samples from each network")
+    parser.add_argument("--sizes", type=at_least(1), nargs="+", default=list(SIZES), help="numbers of images")
+    parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args(argv)
+    device = usable_device(arguments.device, meta=False)
+    check_target(arguments.folder / TABLE, ".json")
+    for n in arguments.sizes:
+        half(n, "A")  # which refuses a number that is too large
     command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
     for n in arguments.sizes:
         for which, seed in _runs(n):
             path = _file(n, which, arguments.folder, seed)
             if not path.exists():
                 start = time.process_time()
-                net, loss = train(n, which, arguments.device, seed)
+                net, loss = train(n, which, device, seed)
                 origin = {
                     "command": command,
                     "data": f"diffnotes.generalisation.half({n}, {which!r})",
@@ -307,4 +318,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line("diffnotes.generalisation"):
+        main(sys.argv[1:])

@@ -20,14 +20,14 @@ import torch
 from torch import Generator, Tensor
 
 from diffnotes import distributed
-from diffnotes.checkpoint import TORCH, save_model
-from diffnotes.ddim import Eta, ddim_sample, dpmpp_2m_sample
+from diffnotes.checkpoint import SUFFIX, TORCH, check_fit, check_target, save_model
+from diffnotes.ddim import Eta, ddim_sample, ddim_sigma, dpmpp_2m_sample
 from diffnotes.guidance import guided
 from diffnotes.nets import Image, Labels, Network
 from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.presets import Preset
 from diffnotes.reverse import Variance, ddpm_sample
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, Spacing
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, Spacing, timesteps
 from diffnotes.train import TrainConfig, Trainer, _seed, fit
 from diffnotes.watch import Metrics, Pictures
 
@@ -55,8 +55,11 @@ def train(
         command: for the record that the weights carry.
 
     Raises:
-        ValueError, OSError: see `fit`; or pictures are asked for without a folder, or of what are no images.
+        ValueError, OSError: see `fit`; or `out` is no .safetensors or cannot be written; or pictures are asked for
+            without a folder, or of what are no images.
     """
+    if distributed.rank() == 0:
+        check_target(out, SUFFIX)
     if grid_every is not None and (folder is None or preset.shape is None):
         raise ValueError(f"grid_every must be None without a folder or without images, got {grid_every}")
     torch.manual_seed(config.seed)  # of the first weights
@@ -121,18 +124,9 @@ def samples(
         batch: samples that are drawn together.
 
     Raises:
-        ValueError: the sampler is unknown or has no eta; guidance without classes; or see `guided` and the samplers.
+        ValueError: see `check_sampling`.
     """
-    if sampler not in get_args(Sampler):
-        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    if eta != 0 and sampler != "ddim":
-        raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
-    if guidance and not classes:
-        raise ValueError(f"guidance must be 0 without classes to guide to, got {guidance}")
-    if bad := [c for c in classes if not 0 <= c < model.classes]:
-        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be none for this network"
-        raise ValueError(f"classes must {allowed}, got {bad}")
-    steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
+    steps = check_sampling(schedule, model, n, sampler, steps, eta, spacing, classes, guidance, batch)
     device = schedule.betas.device
     y = labels(n, classes).to(device)
 
@@ -149,6 +143,44 @@ def samples(
             return dpmpp_2m_sample(schedule, eps, x_T, **how)
 
     return distributed.in_batches(draw, n, batch, shape, progress=progress)
+
+
+def check_sampling(
+    schedule: NoiseSchedule,
+    model: Network,
+    n: int,
+    sampler: Sampler = "ddim",
+    steps: int | None = None,
+    eta: Eta = 0.0,
+    spacing: Spacing = "trailing",
+    classes: Sequence[int] = (),
+    guidance: float = 0.0,
+    batch: int = 50,
+    **free: Any,
+) -> int:
+    """Raise what `samples` would raise for these arguments, before any work; otherwise the number of steps.
+
+    Raises:
+        ValueError: the schedule is not the network's; the sampler is unknown or has no eta; guidance without classes;
+            or a value is out of range.
+    """
+    check_fit(schedule, model)
+    if n < 1 or batch < 1:
+        raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
+    ddim_sigma(schedule, 1, 0, eta)  # which refuses what is out of range
+    if eta != 0 and sampler != "ddim":
+        raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
+    if guidance and not classes:
+        raise ValueError(f"guidance must be 0 without classes to guide to, got {guidance}")
+    if not -1 <= guidance < math.inf:
+        raise ValueError(f"guidance must be at least -1, and finite, got {guidance}")
+    if bad := [c for c in classes if not 0 <= c < model.classes]:
+        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be none for this network"
+        raise ValueError(f"classes must {allowed}, got {bad}")
+    steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
+    return len(timesteps(schedule.T, steps, spacing))
 
 
 def labels(n: int, classes: Sequence[int]) -> Labels:
@@ -191,8 +223,10 @@ def likelihood(
         bits_per_dim, its stderr, and its parts L_T, L_t (all terms between) and L_0.
 
     Raises:
-        ValueError: `every` is not in 1..T, there are not two batches, or see `vlb_terms`.
+        ValueError: `every` is not in 1..T, there are not two batches, the schedule is not the network's, or see
+            `vlb_terms`.
     """
+    check_fit(schedule, model)
     n, dims = len(images), images[0].numel()
     if not 1 <= every <= schedule.T:
         raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")

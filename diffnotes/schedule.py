@@ -124,8 +124,8 @@ class NoiseSchedule:
             raise ValueError(f"alpha_bars must fall strictly and lie in (0, 1), got {alpha_bars}") from error
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
-        """The same schedule with its tensors on `device` (float64: not to be had on Apple's mps)."""
-        return type(self)(self.betas[1:].to(device))
+        """The same schedule with its tensors on `device`, which must have float64: Apple's mps has not."""
+        return type(self)(self.betas[1:].to(usable_device(device)))
 
     # ---- what follows from beta ---------------------------------------------------------------------------
 
@@ -213,6 +213,24 @@ class NoiseSchedule:
             return f"NoiseSchedule(T={self.T}, on {self.betas.device})"
         first, last, left = self.betas[1], self.betas[-1], self.alpha_bars[-1]
         return f"NoiseSchedule(T={self.T}, betas {first:.4g} .. {last:.4g}, alpha_bar_T {left:.4g})"
+
+
+def usable_device(device: torch.device | str, meta: bool = True) -> torch.device:
+    """`device`, if torch can make a float64 tensor there; `meta`: even one that has shapes only.
+
+    Raises:
+        ValueError: it cannot: torch was built without it, there is none in this machine, or it has no float64.
+    """
+    try:
+        found = torch.empty(0, dtype=torch.float64, device=device)
+        if found.is_meta and not meta:
+            raise TypeError("no numbers there")
+        return found.device
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        raise ValueError(
+            "device must be cpu or cuda, or another where torch can make a float64 tensor on this machine "
+            f"(Apple's mps has no float64), got {str(device)!r}"
+        ) from error
 
 
 def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
@@ -368,6 +386,3 @@ def has_values(t: Tensor) -> bool:
 def may_look(t: Tensor) -> bool:
     """True where a look at the numbers costs nothing: on an accelerator the host would have to wait for them."""
     return t.device.type == "cpu" and has_values(t)
-
-
-_positive = whole  # the name that `watch` knows it by

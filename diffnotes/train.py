@@ -46,12 +46,15 @@ from diffnotes import distributed
 from diffnotes.checkpoint import (
     BETAS,
     Tensors,
+    alone_in,
+    check_fit,
     check_shapes,
     list_checkpoints,
     load_model,
     model_bytes,
     read_checkpoint,
     save_model,
+    unwrapped,
     write_checkpoint,
 )
 from diffnotes.data import _unit
@@ -130,16 +133,18 @@ class TrainConfig:
                 raise ValueError(f"{name} must {allowed}, got {getattr(self, name)!r}")
 
         for name in ("steps", "batch", "accumulate", "save_every", "keep"):
+            need(name, isinstance(getattr(self, name), int), "be a whole number")
             need(name, getattr(self, name) >= 1, "be at least 1")
-        need("rate", self.rate > 0, "be positive")
+        need("rate", 0 < self.rate < math.inf, "be positive, and finite")
         need("warmup", 0 <= self.warmup < self.steps, f"lie in 0..steps - 1 = 0..{self.steps - 1}")
         need("decay", self.decay in get_args(Decay), f"be one of {get_args(Decay)}")
-        need("weight_decay", self.weight_decay >= 0, "not be negative")
-        need("clip", self.clip is None or self.clip > 0, "be positive or None")
+        need("weight_decay", 0 <= self.weight_decay < math.inf, "not be negative, and finite")
+        need("clip", self.clip is None or 0 < self.clip < math.inf, "be positive or None, and finite")
         need("accumulate", self.batch % self.accumulate == 0, f"divide the batch of {self.batch}")
         need("ema", 0 <= self.ema < 1, "lie in [0, 1)")
         need("times", self.times in get_args(Times), f"be one of {get_args(Times)}")
         need("label_drop", 0 <= self.label_drop <= 1, "lie in [0, 1]")
+        need("seed", -(2**63) <= self.seed < 2**63, "lie in -2^63..2^63 - 1, as torch's seeds do")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -346,10 +351,10 @@ class Trainer(Generic[Net]):
     """
 
     def __init__(self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig) -> None:
+        given, model = model, cast(Net, unwrapped(model))
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
-        if isinstance(model, Network) and model.T != schedule.T:
-            raise ValueError(f"the network is for T={model.T}, the schedule has T={schedule.T}")
+        check_fit(schedule, model)
         if config.label_drop and not (isinstance(model, Network) and model.classes):
             raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
         self.rank, self.size = distributed.rank(), distributed.size()
@@ -362,7 +367,7 @@ class Trainer(Generic[Net]):
         ahead = self.device.type == "cuda"
         self.data = Ahead(self.source, self.device, config.steps, self.rows) if ahead else self.source
         self.together = DistributedDataParallel(model) if self.size > 1 else None
-        network = model if self.together is None else self.together
+        network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
         self.average = AveragedModel(model, multi_avg_fn=self._averaging).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
@@ -606,14 +611,19 @@ def fit(
     Raises:
         ValueError: the loss is not finite (see `Trainer.step`); the schedule, network and config do not fit together;
             the folder holds checkpoints, but none that can be used.
-        OSError: a checkpoint could not be written; earlier ones are intact.
+        OSError: a checkpoint could not be written, and earlier ones are intact; or another run is in the folder.
     """
     trainer = Trainer(schedule, model, data, config)
-    if folder is not None:
-        trainer.resume(folder)
-        distributed.agree(f"the step to go on from in {folder}", trainer.done)
     progress = progress and trainer.rank == 0
-    with tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step") as bar:
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            if trainer.rank == 0:
+                stack.enter_context(alone_in(Path(folder)))
+            trainer.resume(folder)
+            distributed.agree(f"the step to go on from in {folder}", trainer.done)
+        bar = stack.enter_context(
+            tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step")
+        )
         while trainer.done < config.steps:
             trainer.step()
             for callback in callbacks:

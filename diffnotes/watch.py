@@ -32,7 +32,7 @@ from diffnotes.checkpoint import write_file
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
 from diffnotes.nets import Image, Network
-from diffnotes.schedule import Batch, _positive
+from diffnotes.schedule import Batch, whole
 from diffnotes.train import Trainer
 
 Bytes = UInt8[Tensor, "batch *event"]
@@ -50,7 +50,7 @@ class Metrics:
     """
 
     def __init__(self, folder: str | Path, every: int = 50) -> None:
-        _positive("every", every)
+        whole("every", every)
         self.path, self.every = Path(folder) / "metrics.jsonl", every
         self.board: Any = None
         self._last: tuple[int, float] | None = None  # the step and the time of the line before
@@ -116,12 +116,18 @@ class Pictures:
     Args:
         shape: of an image, (channels, height, width).
         rows: how many rows of pictures; there are 10 columns, or one a class.
+
+    Raises:
+        ValueError: every or rows is below 1, or such images make no picture.
     """
 
     def __init__(
         self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0
     ) -> None:
-        _positive("every", every)
+        whole("every", every)
+        whole("rows", rows)
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise ValueError(f"shape must be (1 or 3, height, width), got {tuple(shape)}")
         self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
 
     def __call__(self, trainer: Trainer[Any]) -> None:

@@ -111,7 +111,12 @@ def at_every_file_operation(folder: Path) -> dict[str, Any]:
         run = trainer()
         run.resume(folder)
         run.step()
-        run.done, count = 6, 0
+        run.done = 6
+        run.losses[:6] = 1.0
+        save(run, fatal)
+
+    def save(run: Trainer[UNet], fatal: int) -> None:
+        count = 0
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal count
@@ -120,7 +125,6 @@ def at_every_file_operation(folder: Path) -> dict[str, Any]:
                 if count == fatal:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        run.losses[:6] = 1.0
         sys.addaudithook(hook)
         run.save(folder)
 
@@ -135,8 +139,15 @@ def at_every_file_operation(folder: Path) -> dict[str, Any]:
             for step in (2, 4):
                 first.done = step
                 first.save(folder)
+    replaced: list[int] = []
+    run = trainer()
+    run.resume(folder)
+    while not wait(fork(lambda: save(run, len(replaced) + 1))):  # now there is a checkpoint of step 6 already
+        run.resume(folder)
+        replaced.append(run.done)
     return {
         "found": found,
+        "replaced": replaced,
         "left": sorted(path.name for path in folder.iterdir() if not path.name.startswith("was")),
     }
 

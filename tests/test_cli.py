@@ -1,8 +1,10 @@
 """The three commands: what they write and print, that looking on changes no bit, and one line for what goes wrong."""
 
 import errno
+import io
 import json
 import math
+import os
 import subprocess
 import sys
 import types
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 
 from diffnotes import __main__ as cli
-from diffnotes import checkpoint, presets, run
+from diffnotes import checkpoint, classifier, generalisation, presets, run
 from diffnotes.checkpoint import list_checkpoints, load_model, save_model
 from diffnotes.data import Images
 from diffnotes.nets import MLP, UNet
@@ -68,6 +70,16 @@ def refused(*command):
     assert "\n" not in caught.value.code
     assert caught.value.code.startswith("diffnotes: ")
     return caught.value.code
+
+
+def misread(capsys, *command, main=cli.main):
+    """The one line about an option that cannot be meant; the status is 2."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in command])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
 
 
 # ---- train ----------------------------------------------------------------------------------------------------
@@ -228,6 +240,9 @@ def test_what_is_no_picture(no_shape_checks):
         png(torch.zeros(4, 2, 8, 8), 2)
     with pytest.raises(ValueError, match=r"columns be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"):
         png(torch.zeros(4, 1, 8, 8), 0)
+    for shape in ((8, 8), (2, 8, 8)):
+        with pytest.raises(ValueError, match=r"shape must be \(1 or 3, height, width\), got"):
+            Pictures(".", 5, shape)
     for make in (lambda: Metrics(".", every=0), lambda: Pictures(".", 0, (1, 8, 8))):
         with pytest.raises(ValueError, match="every must be at least 1, got 0"):
             make()
@@ -305,13 +320,32 @@ def test_points_are_sampled_into_numbers_only(tmp_path):
         ("--eta 0.5 --sampler ddpm", "eta must be 0 for any sampler but 'ddim', got 0.5 for 'ddpm'"),
         ("--guidance 2", "guidance must be 0 without classes to guide to, got 2.0"),
         ("--classes 3", "classes must lie in 0..2, got [3]"),
-        ("--count 0", "n and batch must be at least 1, got 0 and 50"),
+        ("--guidance -2 --classes 1", "guidance must be at least -1, and finite, got -2.0"),
+        ("--eta 1.5", "eta must lie in [0, 1]"),
         ("--steps 51", "steps must"),
-        ("--device nowhere", "device must be"),
+        ("--count 100000000000000", "out of memory"),
+        *((f"--device {name}", "device must be cpu or cuda") for name in ("nowhere", "mps", "xpu", "vulkan")),
+        *((f"--device {name}", "device must be cpu or cuda") for name in ("hpu", "meta", "cuda:99")),
     ],
 )
 def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
     assert complaint in refused("sample", weights, "--out", tmp_path / "a.png", *words.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schedule": NoiseSchedule.linear(T=40)}, "the network is for T=50, the schedule has T=40"),
+        ({"n": 0}, "n and batch must be at least 1, got 0 and 50"),
+        ({"batch": 0}, "n and batch must be at least 1, got 3 and 0"),
+        ({"eta": math.nan}, "eta must lie in"),
+        ({"guidance": math.nan, "classes": [1]}, "guidance must be at least -1, and finite, got nan"),
+        ({"guidance": math.inf, "classes": [1]}, "guidance must be at least -1, and finite, got inf"),
+    ],
+)
+def test_what_cannot_be_sampled_in_python(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        run.samples(**{"schedule": SCHEDULE, "model": several.network(), "n": 3, "shape": (1, 4, 4)} | change)
 
 
 def test_a_network_without_classes_has_none_to_sample(tmp_path):
@@ -342,7 +376,7 @@ def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "fashion_mnist", lambda split, folder: images)
     monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
     monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[images.y == 3][:n])
-    net = UNet(channels=1, T=50, width=4, multipliers=(1,))
+    net = UNet(channels=1, T=50, width=4, multipliers=(1,), classes=10)
     save_model(tmp_path / "net.safetensors", net, SCHEDULE)
     words = ["--every", "50", "--count", "4", "--batch", "2", "--frechet", "120", "--classes", "3"]
     cli.main(["evaluate", str(tmp_path / "net.safetensors"), "--device", "cpu", *words])
@@ -355,6 +389,39 @@ def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
     mixed = json.loads(capsys.readouterr().out)["frechet"]
     assert mixed["distance"] < report["distance"] / 5
     assert "agreement" not in mixed
+
+
+WEIGHED = "evaluate fashion --device cpu --count 4 --batch 2 --every 500"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--frechet 3 --classes 10", "classes must lie in 0..9, got [10]"),
+        ("--frechet 3 --sampler ddpm --eta 0.5", "eta must be 0 for any sampler but 'ddim'"),
+        ("--frechet 3 --guidance 2", "guidance must be 0 without classes"),
+        ("--frechet 3 --steps 1001", "steps must lie in 1..T = 1..1000, got 1001"),
+        ("--count 20001", "count must be at most 20, the number of test images, got 20001"),
+    ],
+)
+def test_options_are_looked_at_before_the_likelihood(words, complaint, monkeypatch):
+    monkeypatch.setattr(run, "vlb_terms", lambda *how, **more: pytest.fail("hours go by"))
+    if "frechet" in words:
+        monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
+    assert complaint in refused(*WEIGHED.split(), *words.split())
+
+
+@pytest.mark.parametrize("error", [OSError("the power went out"), KeyboardInterrupt()])
+def test_the_likelihood_is_told_even_if_the_samples_fail(error, monkeypatch, capsys):
+    def fail(*how):
+        raise error
+
+    monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
+    monkeypatch.setattr(run, "likelihood", lambda *how, **more: {"bits_per_dim": 3.0})
+    monkeypatch.setattr(cli, "_drawn", fail)
+    with pytest.raises(SystemExit):
+        cli.main([*WEIGHED.split(), "--frechet", "3"])
+    assert json.loads(capsys.readouterr().out)["bits_per_dim"] == 3
 
 
 def test_other_images_have_no_classifier(tmp_path):
@@ -425,6 +492,127 @@ def test_a_network_for_images_of_no_known_kind(tmp_path):
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(f"evaluate fashion {name}" for name in ("--count", "--every", "--batch", "--frechet", "--steps")),
+        *(f"sample swiss_roll --out a.npz {name}" for name in ("--count", "--batch", "--steps")),
+        *(f"train --preset quick --out a.safetensors {name}" for name in ("--steps", "--batch")),
+        *(f"train --preset quick --out a.safetensors {name}" for name in ("--accumulate", "--grid-every")),
+        "train --preset quick --out a.safetensors --save-every",
+    ],
+)
+def test_a_number_that_counts_is_whole_and_positive(option, capsys):
+    least = 1 + ("frechet" in option)
+    for number in ("-9996", "2.5", "nan", "1e3", "9" * 30, "1" if least == 2 else "0"):
+        assert f"must be a whole number, at least {least}" in misread(capsys, *option.split(), number)
+
+
+def test_other_options_that_cannot_be_meant(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for words in ("--guidance nan", "--guidance inf", "--eta nan", "--eta=-inf", "--eta x"):
+        said = misread(capsys, *["sample", "swiss_roll", "--out", "a.npz"], *words.split())
+        assert "must be a finite number" in said
+    for words in (["train", "--preset", "quick", "--out", "a.safetensors"], ["evaluate", "fashion"]):
+        assert "must be a folder" in misread(capsys, *words, "--data", tmp_path / "file")
+    misread(capsys)
+    for main, option in ((classifier.main, "--epochs"), (generalisation.main, "--starts")):
+        assert "must be a whole number" in misread(capsys, "--out", "a", option, "0", main=main)
+
+
+def test_where_nothing_can_be_written_no_work_is_done(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.npz").mkdir()
+    for module, name in ((cli, "load_model"), (cli.run, "fit"), (classifier, "fashion_mnist")):
+        monkeypatch.setattr(module, name, lambda *how, **more: pytest.fail("work was done"))
+    for out in (tmp_path / "weights", tmp_path / "weights.pt"):
+        assert "must end in .safetensors" in refused("train", "--preset", "quick", "--out", out)
+        with pytest.raises(ValueError, match=r"must end in .safetensors"):
+            classifier.main(["--out", str(out)])
+    assert "must end in .png or .npz" in refused("sample", "swiss_roll", "--out", tmp_path / "a.jpg")
+    assert "a folder has this name" in refused("sample", "swiss_roll", "--out", tmp_path / "folder.npz")
+    there = tmp_path / "file" / "a"
+    words = ["train", "--preset", "quick", "--out"]
+    assert "no file can be written there" in refused(*words, f"{there}.safetensors")
+    assert "no file can be written there" in refused("sample", "swiss_roll", "--out", f"{there}.png")
+    with pytest.raises(OSError, match="no file can be written there"):
+        generalisation.main(["--folder", str(there)])
+    with pytest.raises(ValueError, match=r"n must lie in 1..35000, got 40000"):
+        generalisation.main(["--folder", str(tmp_path), "--sizes", "40000"])
+    with pytest.raises(ValueError, match="device must be cpu or cuda"):
+        generalisation.main(["--folder", str(tmp_path), "--device", "meta"])
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cli.run.Trainer, "step", lambda trainer: pytest.fail("work was done"))
+    words = ["train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu"]
+    assert "Not a directory" in refused(*words, "--folder", tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --preset quick --out a.safetensors", "diffnotes: stopped\n"),
+        (
+            "train --preset quick --out a.safetensors --folder run",
+            "diffnotes: stopped; the same command goes on from the last checkpoint in run\n",
+        ),
+        ("sample swiss_roll --out a.npz", "diffnotes: stopped\n"),
+        ("evaluate fashion --count 4 --batch 2", "diffnotes: stopped\n"),
+    ],
+)
+def test_control_c_is_one_line(words, said, monkeypatch, capsys, tmp_path):
+    def interrupted(*how, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "samples", "likelihood"):
+        monkeypatch.setattr(run, name, interrupted)
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words.split(), "--device", "cpu"])
+    assert (caught.value.code, capsys.readouterr().err) == (130, said)
+
+
+def test_a_reader_that_stops_reading_is_told_nothing(monkeypatch, capfd):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["train", "--help"])
+    assert (caught.value.code, capfd.readouterr()) == (1, ("", ""))
+
+
+def test_help_on_an_ascii_pipe(monkeypatch):
+    for command in ("train", "sample", "evaluate"):
+        stdout = io.TextIOWrapper(content := io.BytesIO(), encoding="ascii")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            with pytest.raises(SystemExit) as caught:
+                cli.main([command, "--help"])
+        assert caught.value.code == 0
+        assert b"options:" in content.getvalue()
+
+
+def test_without_a_compiler_it_is_one_line(tmp_path, monkeypatch):
+    """Torch tells it in the first step, in a page."""
+
+    class InductorError(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def fail(*how):
+        raise InductorError(
+            "InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for"
+        )
+
+    monkeypatch.setattr(cli.run.Trainer, "step", fail)
+    said = refused("train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu")
+    assert said.endswith(
+        "--compile needs a C++ compiler that works: InvalidCxxCompiler: No working C++ compiler found"
+    )
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

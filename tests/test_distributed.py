@@ -128,6 +128,22 @@ def test_what_does_not_fit_is_refused_by_all(found):
         assert process["at odds"] == "the rank must be the same in all 2 processes, got 0 and 1"
 
 
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "a free port"])
+def test_processes_that_cannot_meet_say_so(missing, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
+        if missing != "MASTER_ADDR":
+            monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        with pytest.raises(ConnectionError, match=r"do not find each other: .*(MASTER_ADDR|in use)"):
+            with distributed.job("cpu"):
+                pass
+
+
 # ---- a process that dies --------------------------------------------------------------------------------------
 
 

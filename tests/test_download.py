@@ -1,4 +1,4 @@
-"""download.py, against a local server: what is there is left alone, what broke off resumed, what is wrong refused."""
+"""download.py, against a local server: what is there is left alone, what is whole and right arrives, nothing else."""
 
 import errno
 import gzip
@@ -30,12 +30,10 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
-        self.ranges = True  # answers "Range: bytes=N-" with what it asks for
         self.breaks: list[int] = []  # after so many bytes of an answer, the connection is cut: once each
         self.status = 0  # answers with this error instead
         self.chunked = False  # sends no length, and one chunk that is longer than what comes
-        self.asked: list[str | None] = []  # the Range of each request
-        self.sent = 0  # bytes of content
+        self.asked = 0
 
     @property
     def url(self) -> str:
@@ -46,18 +44,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        server, asked = self.server, self.headers.get("Range")
-        server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
-        if server.status or start >= len(server.content):
-            self.send_error(server.status or 416)
+        server, body = self.server, self.server.content
+        server.asked += 1
+        if server.status:
+            self.send_error(server.status)
             return
-        body = server.content[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header(
-                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
-            )
+        self.send_response(200)
         if server.chunked:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -66,10 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if server.breaks:
-            body = body[: server.breaks.pop(0)]
-        server.sent += len(body)  # before the client knows
-        self.wfile.write(body)
+        self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -94,8 +83,7 @@ def server(servers: list[Server]) -> Server:
 
 
 def left_in(folder: Path) -> set[str]:
-    """The files in a folder, but for the lock."""
-    return {path.name for path in folder.iterdir()} - {"file.lock"}
+    return {path.name for path in folder.iterdir()}
 
 
 # ---- one address ------------------------------------------------------------------------------------------------
@@ -106,7 +94,7 @@ def test_a_file_is_downloaded_and_then_left_alone(server: Server, tmp_path: Path
     for _ in range(2):
         assert fetch(path, [server.url], SUM) == path
         assert path.read_bytes() == CONTENT
-    assert server.asked == [None]
+    assert server.asked == 1
     assert left_in(path.parent) == {"file"}
 
 
@@ -122,49 +110,15 @@ def test_nothing_is_fetched_where_a_file_is(tmp_path: Path, monkeypatch: pytest.
     assert path.exists()  # what the user put there is the user's
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_what_broke_off_is_taken_up(server: Server, tmp_path: Path, ranges: bool) -> None:
-    """Bytes are counted: a server that knows ranges sends each of them once, one that does not starts again."""
-    server.ranges = ranges
-    path, first = tmp_path / "file", 70_000
-    server.breaks = [first]
-    with pytest.raises(OSError, match=f"broke off after {first} of {len(CONTENT)} bytes"):
-        fetch(path, [server.url], SUM)
-    assert left_in(tmp_path) == {"file.part"}
-    assert (tmp_path / "file.part").read_bytes() == CONTENT[:first]
-    assert server.sent == first
-    fetch(path, [server.url], SUM)
-    assert path.read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={first}-"]
-    assert server.sent == len(CONTENT) + (0 if ranges else first)
-    assert left_in(tmp_path) == {"file"}
-
-
-def test_it_may_break_off_again_and_again(server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    server.breaks = [1, 50_000, 0, 100_000]
-    for whole in (1, 50_001, 50_001, 150_001):
-        with pytest.raises(OSError, match=f"broke off after {whole} of {len(CONTENT)} bytes"):
-            fetch(path, [server.url], SUM)
-    fetch(path, [server.url], SUM)
-    assert path.read_bytes() == CONTENT
-    assert server.sent == len(CONTENT)
-
-
-def test_a_part_that_is_whole_is_not_downloaded(server: Server, tmp_path: Path) -> None:
-    """The process was killed between the last byte and the renaming: the server has nothing left to send (416)."""
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    fetch(tmp_path / "file", [server.url], SUM)
-    assert (server.asked, server.sent) == ([f"bytes={len(CONTENT)}-"], 0)
-    assert left_in(tmp_path) == {"file"}
-
-
-@pytest.mark.parametrize("stale", [b"\0" * 70_000, b"\0" * 300_000], ids=["shorter", "longer"])
-def test_a_beginning_of_another_file_is_thrown_away(server: Server, tmp_path: Path, stale: bytes) -> None:
-    (tmp_path / "file.part").write_bytes(stale)
-    fetch(tmp_path / "file", [server.url], SUM)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.asked == [f"bytes={len(stale)}-", None]
+def test_what_broke_off_is_tried_once_more(server: Server, tmp_path: Path) -> None:
+    server.breaks = [70_000]
+    fetch(tmp_path / "once", [server.url], SUM)
+    assert (tmp_path / "once").read_bytes() == CONTENT
+    server.breaks = [1, 70_000]
+    with pytest.raises(OSError, match=f"broke off after 70000 of {len(CONTENT)} bytes"):
+        fetch(tmp_path / "twice", [server.url], SUM)
+    assert left_in(tmp_path) == {"once"}
+    assert server.asked == 4
 
 
 @pytest.mark.parametrize("gz", [False, True])
@@ -172,10 +126,9 @@ def test_wrong_bytes_are_one_error_with_both_sums(server: Server, tmp_path: Path
     wrong = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     server.content = gzip.compress(wrong) if gz else wrong
     found = hashlib.sha256(wrong).hexdigest()
-    with pytest.raises(ValueError, match=rf"^file could not be downloaded: .*must be {SUM}, got {found}$"):
+    with pytest.raises(OSError, match=rf"^file could not be downloaded: .*must be {SUM}, got {found}$"):
         fetch(tmp_path / "file", [server.url], SUM, gz=gz)
-    assert left_in(tmp_path) == set()  # the .part is gone
-    assert server.asked == [None]
+    assert left_in(tmp_path) == set()
 
 
 @pytest.mark.parametrize("garbage", [b"<html>please log in</html>", gzip.compress(CONTENT)[:-9], b""])
@@ -187,7 +140,7 @@ def test_what_does_not_decompress_is_refused(server: Server, tmp_path: Path, gar
     path.unlink()
     if garbage:
         server.content = garbage
-        with pytest.raises(ValueError, match="does not decompress"):
+        with pytest.raises(OSError, match="does not decompress"):
             fetch(path, [server.url], SUM, gz=True)
         assert left_in(tmp_path) == set()
 
@@ -224,31 +177,19 @@ def test_the_second_mirror_helps(servers: list[Server], tmp_path: Path, failure:
             url = "file"
     fetch(tmp_path / "file", [url, second.url], SUM)
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert second.sent == len(CONTENT) - (70_000 if failure == "breaks" else 0)
+    assert (first.asked, second.asked) == (0 if failure.startswith("no") else 1, 1)
     assert left_in(tmp_path) == {"file"}
-
-
-def test_mirrors_that_pack_differently_do_not_spoil_each_other(servers: list[Server], tmp_path: Path) -> None:
-    """The beginning is of the first mirror's file; the second's does not go on from there."""
-    first, second = servers
-    first.content, second.content = gzip.compress(CONTENT, 1), gzip.compress(CONTENT, 9)
-    first.breaks = [len(first.content) // 2]
-    fetch(tmp_path / "file", [first.url, second.url], SUM, gz=True)
-    assert (tmp_path / "file").read_bytes() == second.content
-    assert second.asked == [f"bytes={len(first.content) // 2}-", None]
 
 
 def test_when_none_helps_every_reason_is_given(servers: list[Server], tmp_path: Path) -> None:
     first, second = servers
-    first.status, second.status = 404, 503
-    with pytest.raises(OSError, match=r"file could not be downloaded: .*404.*; http.*503") as caught:
+    first.status, second.content = 404, b"wrong"
+    reasons = (
+        rf"{first.url}: .*404.*; {second.url}: .*must be {SUM}, got {hashlib.sha256(b'wrong').hexdigest()}"
+    )
+    with pytest.raises(OSError, match=rf"^file could not be downloaded: {reasons}$"):
         fetch(tmp_path / "file", [first.url, second.url], SUM)
-    assert not isinstance(caught.value, ValueError)
-    second.status, second.content = 0, b"wrong"
-    with pytest.raises(
-        ValueError, match=rf"404.*; .*must be {SUM}, got {hashlib.sha256(b'wrong').hexdigest()}"
-    ):
-        fetch(tmp_path / "file", [first.url, second.url], SUM)
+    assert (first.asked, second.asked) == (2, 2)
 
 
 def test_no_network_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +204,9 @@ def test_no_network_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monke
     assert left_in(tmp_path) == set()
 
 
+# ---- the disk ---------------------------------------------------------------------------------------------------
+
+
 def test_a_full_disk_is_one_clear_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,19 +216,25 @@ def test_a_full_disk_is_one_clear_error(
     monkeypatch.setattr(download.tqdm, "update", full)  # called after each chunk that is written
     with pytest.raises(OSError, match=r"could not be downloaded: .*No space left on device"):
         fetch(tmp_path / "file", [server.url], SUM)
+    assert left_in(tmp_path) == set()
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_download(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "no folder").touch()
+    with pytest.raises(OSError, match="no folder"):
+        fetch(tmp_path / "no folder" / "file", [server.url], SUM)
+    assert server.asked == 0
+
+
+def test_several_may_fetch_one_file_at_once(server: Server, tmp_path: Path) -> None:
+    """Also where the file system has no locks: there are none."""
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda _: fetch(tmp_path / "file", [server.url], SUM), range(4)))) == 4
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert left_in(tmp_path) == {"file"}
 
 
 # ---- around it --------------------------------------------------------------------------------------------------
-
-
-def test_whoever_wants_one_file_at_once_downloads_it_once(server: Server, tmp_path: Path) -> None:
-    """The lock belongs to an open file, so it holds threads apart as it does processes."""
-    pytest.importorskip("fcntl", reason="this system has no file locks")
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(fetch, tmp_path / "file", [server.url], SUM)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.sent == len(CONTENT)
 
 
 def test_the_bar_counts_bytes_and_is_silent_unless_asked(
@@ -292,9 +242,8 @@ def test_the_bar_counts_bytes_and_is_silent_unless_asked(
 ) -> None:
     fetch(tmp_path / "quiet", [server.url], SUM)
     assert capsys.readouterr() == ("", "")
-    (tmp_path / "shown.part").write_bytes(CONTENT[:150_000])
     fetch(tmp_path / "shown", [server.url], SUM, progress=True)
-    assert "200k/200k" in capsys.readouterr().err  # what was there counts too
+    assert "200k/200k" in capsys.readouterr().err
 
 
 def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -303,5 +252,11 @@ def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert cache_folder() == tmp_path / "diffnotes"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "diffnotes"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder().is_absolute()
     monkeypatch.setenv("DIFFNOTES_DATA", str(tmp_path / "chosen"))
     assert cache_folder() == tmp_path / "chosen"

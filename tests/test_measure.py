@@ -1,6 +1,8 @@
 """tools/measure.py: entries are measured once, written as they come, and measured again where they no longer hold."""
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,6 +100,37 @@ def test_the_width_is_the_root_of_the_mean_variance_of_the_classes() -> None:
 def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:
     points, y = torch.tensor([[0.0], [2.0], [5.0], [7.0], [40.0]]), torch.tensor([0, 0, 1, 1, 2])
     assert measure.width(points, y).value == pytest.approx(2**0.5)  # variances 2 and 2; one point has none
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "account.py",
+        "account.py <account>",
+        "notebooks.py --help",
+        "notebooks.py nothing.ipynb",
+        "pdf.py a b",
+        "pdf.py a.html",
+        "picture.py a",
+    ],
+)
+def test_wrong_arguments_are_one_line(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool, *arguments = words.split()
+    monkeypatch.setattr(sys, "argv", [tool, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(Path(measure.__file__).with_name(tool)), run_name="__main__")
+    assert isinstance(caught.value.code, str)
+    assert "\n" not in caught.value.code
+
+
+@pytest.mark.parametrize("words", ["images --n 19", "images --only (", "curve", "curve --run nowhere"])
+def test_what_cannot_be_measured(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["measure.py", *words.split()])
+    with pytest.raises(SystemExit, match="2"):
+        measure.main()
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_curve_of_a_run_is_its_loss_in_means(tmp_path: Path) -> None:

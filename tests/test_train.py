@@ -6,11 +6,14 @@ import errno
 import hashlib
 import json
 import math
+import os
 import pickle
 import shutil
+import stat
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import killed
@@ -21,10 +24,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from diffnotes import __main__ as cli
 from diffnotes import checkpoint, train
-from diffnotes.checkpoint import list_checkpoints, load_model, read_checkpoint, save_model
+from diffnotes.checkpoint import (
+    alone_in,
+    list_checkpoints,
+    load_model,
+    read_checkpoint,
+    save_model,
+    unwrapped,
+    write_checkpoint,
+)
 from diffnotes.data import ring, swiss_roll_mixture
 from diffnotes.forward import q_sample
 from diffnotes.nets import MLP, UNet
@@ -120,6 +134,16 @@ def test_the_optimiser_gets_these_rates():
         ({"label_drop": 1.5}, "label_drop must lie in"),
         ({"save_every": 0}, "save_every must be at least 1"),
         ({"keep": 0}, "keep must be at least 1"),
+        ({"steps": 12.5}, "steps must be a whole number, got 12.5"),
+        ({"rate": math.nan}, "rate must be positive"),
+        ({"rate": math.inf}, "rate must be positive, and finite, got inf"),
+        ({"weight_decay": math.nan}, "weight_decay must not be negative"),
+        ({"weight_decay": math.inf}, "weight_decay must not be negative"),
+        ({"clip": math.nan}, "clip must be positive"),
+        ({"clip": math.inf}, "clip must be positive"),
+        ({"ema": math.nan}, "ema must lie in"),
+        ({"label_drop": math.nan}, "label_drop must lie in"),
+        ({"seed": 2**63}, "seed must lie in"),
     ],
 )
 def test_bad_settings_are_named(change, words, no_shape_checks):
@@ -776,6 +800,78 @@ def test_a_checkpoint_can_be_loaded_as_a_model(two):
     assert same(load_model(newest / "weights.safetensors").model, trainer.model)
 
 
+# ---- whatever else is in the folder ---------------------------------------------------------------------------
+
+
+def test_only_own_leftovers_are_cleared(tmp_path):
+    own = [".tmp-step-00000007", ".old-step-00000001"]  # there is a newer checkpoint of step 1
+    only = ".old-step-00000003"  # there is none of step 3: this one counts
+    others = [
+        "._.tmp-step-00000002",
+        ".tmp-step-00000002",
+        ".old-step-00000002",
+        ".notes-step-by-step/thesis",
+    ]
+    write_checkpoint(tmp_path, 1, {"state.json": b"{}"}, keep=9)
+    for name in (*own, only):
+        shutil.copytree(tmp_path / "step-00000001", tmp_path / name)
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("precious")
+    for _ in range(2):  # the second replaces the first
+        write_checkpoint(tmp_path, 2, {"state.json": b"{}"}, keep=9)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002", only]
+    assert all((tmp_path / name).read_text() == "precious" for name in others)
+    left = {"step-00000001", "step-00000002", only, *(name.split("/")[0] for name in others)}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    write_checkpoint(tmp_path, 3, {"state.json": b"{}"}, keep=9)
+    assert not (tmp_path / only).exists()
+
+
+def test_a_leftover_that_cannot_be_removed_is_no_reason_to_stop(tmp_path, monkeypatch):
+    shutil.copytree(write_checkpoint(tmp_path, 1, {"state.json": b"{}"}, 2), tmp_path / ".tmp-step-00000002")
+    monkeypatch.setattr(checkpoint.os, "rmdir", no_space)
+    read_checkpoint(write_checkpoint(tmp_path, 2, {"state.json": b"{}"}, 2))
+
+
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+
+
+@needs_locks
+def test_two_runs_cannot_share_a_folder(two):
+    (two / ".diffnotes-lock").write_text("process 1 on a machine that went down")  # a lock that nobody holds
+    with alone_in(two):
+        with pytest.raises(OSError, match=rf"run is in use by process {os.getpid()} on "):
+            fit(SCHEDULE, small(), points, quick(), folder=two)
+    fit(SCHEDULE, small(), points, quick(), folder=two)
+    assert all(path.name.startswith("step-") for path in two.iterdir())
+
+
+@needs_locks
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.ENOLCK])
+def test_a_file_system_without_locks_and_without_fsync_of_folders_will_do(number, tmp_path, monkeypatch):
+    import fcntl
+
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    def no_locks(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    fit(SCHEDULE, small(), points, quick(), folder=tmp_path / "run")
+    read_checkpoint(tmp_path / "run/step-00000012")
+    save_model(tmp_path / "net.safetensors", small(), SCHEDULE)
+    monkeypatch.setattr(os, "fsync", no_locks)  # now files, too
+    with pytest.raises(OSError, match="could not be written"):
+        save_model(tmp_path / "net.safetensors", small(), SCHEDULE)
+
+
 # ---- a full disk ----------------------------------------------------------------------------------------------
 
 
@@ -848,6 +944,7 @@ def test_killed_at_every_moment_of_a_write_there_is_a_sound_checkpoint(tmp_path)
     found = outcome["found"]
     assert set(found) == {4, 6}  # the one before, until the new one has its name
     assert found == sorted(found)
+    assert set(outcome["replaced"]) == {6}  # the old one, until the new one has its name
     assert outcome["left"] == ["step-00000004", "step-00000006"]  # what killed writers left behind is gone
 
 
@@ -871,6 +968,60 @@ def test_a_saved_model_comes_back(net, tmp_path):
     assert torch.equal(schedule.betas, SCHEDULE.betas)
     assert provenance == {"command": "make it", "seed": 3, "curve": [1.0, 0.5]}
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("wrap", [partial(torch.compile, backend="eager"), nn.DataParallel, AveragedModel])
+def test_what_is_wrapped_around_a_network_is_not_saved(wrap, tmp_path):
+    wrapped, path = wrap(small()), tmp_path / "net.safetensors"
+    save_model(path, wrapped, SCHEDULE)
+    assert same(load_model(path).model, small())
+    trainer = Trainer(SCHEDULE, wrapped, points, quick())
+    assert type(trainer.model) is MLP
+    assert trainer.network is wrapped
+    trainer.save(tmp_path / "run")
+    Trainer(SCHEDULE, small(), points, quick()).load(tmp_path / "run/step-00000000")
+    own = nn.Sequential()
+    own.module = small()  # a name that anyone may give to a part
+    assert unwrapped(own) is own
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in .safetensors, got '.*weights'"):
+        save_model(tmp_path / "weights", small(), SCHEDULE)
+    with pytest.raises(ValueError, match="the network is for T=50, the schedule has T=40"):
+        save_model(tmp_path / "net.safetensors", small(), NoiseSchedule.linear(T=40))
+    assert list(tmp_path.iterdir()) == []
+    for name in (tmp_path / "weights", "runs/weights", "weights"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"a .safetensors file, or .* swiss_roll .*, got '{name}'"
+        ):
+            load_model(name)
+
+
+class NoFloat64(TorchDispatchMode):
+    """The meta device as Apple's mps is."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if any(
+            isinstance(x, torch.Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)
+        ):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out
+
+
+def test_a_device_without_float64_is_refused(tmp_path):
+    with torch.device("meta"):
+        net = small()
+    save_model(tmp_path / "net.safetensors", small(), SCHEDULE)
+    with NoFloat64():
+        for work in (
+            lambda: SCHEDULE.to("meta"),
+            lambda: load_model(tmp_path / "net.safetensors", "meta"),
+            lambda: Trainer(SCHEDULE, net, points, quick()),
+        ):
+            with pytest.raises(ValueError, match=r"device must be cpu or cuda, .* got 'meta'"):
+                work()
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):

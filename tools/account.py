@@ -54,6 +54,6 @@ if __name__ == "__main__":
         sys.exit("usage: make account NAME=your-github-account")
     try:
         files = main(Path(__file__).resolve().parent.parent, sys.argv[1])
-    except ValueError as error:
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(str(error))
     print(*files, f"{len(files)} files changed", sep="\n")

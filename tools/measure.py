@@ -11,11 +11,11 @@ the number of images of an entry.
 checkpoint.
 """
 
-import argparse
 import hashlib
 import json
 import re
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 
 from diffnotes.checkpoint import SHIPPED, TORCH, list_checkpoints, load_model, read_checkpoint, write_file
 from diffnotes.classifier import Classifier, accuracy, load_classifier, predict
+from diffnotes.command import Parser, at_least, one_line
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import Eta, ddim_encode, ddim_sample
 from diffnotes.guidance import guided
@@ -346,19 +347,19 @@ def curve(folder: Path, run: Path, every: int = 100) -> None:
 
 def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["images", "curve"])
-    parser.add_argument("--n", type=int, default=1000, help="images an entry (default 1000)")
+    parser.add_argument("--n", type=at_least(20), default=1000, help="images an entry (default 1000)")
     parser.add_argument("--only", default="", help="measure entries whose names match this")
     parser.add_argument("--run", type=Path, help="for curve: the folder of the run")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
-    if arguments.n < 20:
-        parser.error(f"--n must be at least 20, got {arguments.n}")
-    if arguments.what == "curve" and arguments.run is None:
-        parser.error("curve needs --run, the folder of a training run")
+    if arguments.what == "curve" and (arguments.run is None or not list_checkpoints(arguments.run)):
+        parser.error(f"curve needs --run, the folder of a training run with checkpoints, got {arguments.run}")
+    try:
+        re.compile(arguments.only)
+    except re.error as error:
+        parser.error(f"--only must be a regular expression, got {arguments.only!r}: {error}")
     torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "curve":
@@ -368,4 +369,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line("measure"):
+        main()

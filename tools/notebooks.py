@@ -48,5 +48,8 @@ def execute(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(BOOK.glob("*.ipynb")):
+    paths = [Path(word) for word in sys.argv[1:]] or sorted(BOOK.glob("*.ipynb"))
+    if wrong := [str(path) for path in paths if path.suffix != ".ipynb" or not path.is_file()]:
+        sys.exit(f"usage: python tools/notebooks.py [PATH ...], each a notebook, got {', '.join(wrong)}")
+    for path in paths:
         print(f"{path.name}: {execute(path):.1f} s", flush=True)

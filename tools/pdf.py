@@ -98,4 +98,7 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "_build" / "from-ddpm-to-ddim.pdf")
+    words = sys.argv[1:] or [str(ROOT / "_build" / "from-ddpm-to-ddim.pdf")]
+    if len(words) > 1 or not words[0].endswith(".pdf"):
+        sys.exit(f"usage: python tools/pdf.py [OUT], a .pdf, got {' '.join(words)}")
+    main(Path(words[0]))

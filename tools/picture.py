@@ -1,5 +1,6 @@
 """Draw book/images/forward.png, the picture on the front page: `python tools/picture.py`."""
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -32,4 +33,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(f"usage: python tools/picture.py, without arguments, got {' '.join(sys.argv[1:])}")
     main()
