@@ -33,7 +33,7 @@ from diffnotes.forward import _same_shape, prior_kl, q_sample
 from diffnotes.reverse import (
     Variance,
     _per_example,
-    _same_device,
+    check_fits,
     p_mean,
     q_posterior,
     reverse_variance,
@@ -126,7 +126,7 @@ def vlb_terms(
         raise ValueError(f"decoder must be one of {get_args(Decoder)}, got {decoder!r}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    _same_device(x0, generator)
+    check_fits(x0, generator=generator)
     std = _sigma_squared(schedule, variance).sqrt()
 
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:

@@ -13,31 +13,27 @@ NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 """
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import Tensor, nn
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
+Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t), t of shape (batch,)
 PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
 
 
-class derived(cached_property[Tensor]):
-    """A cached property that is an ordinary tensor, fit for autograd, even when first asked for in inference mode."""
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Tensor:  # type: ignore[override]
-        with torch.inference_mode(False):
-            value: Tensor = super().__get__(instance, owner)
-            return value
+PRIOR_BITS = 1e-3  # a dimension, see `NoiseSchedule.warn_unless_prior`
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +42,7 @@ class NoiseSchedule:
 
     Args:
         betas: shape (T,), each in (0, 1): the variance that step t adds. Stored as float64, shape (T + 1,), with
-            `betas[0] = 0` prepended; everything else is derived from it on first use and kept.
+            `betas[0] = 0` prepended; everything else is derived from it, at once, and kept.
 
     Raises:
         ValueError: `betas` is not of shape (T,) with T >= 1, or one of them is outside (0, 1).
@@ -56,7 +52,7 @@ class NoiseSchedule:
 
     betas: Tensor
 
-    @torch.inference_mode(False)  # see `derived`
+    @torch.inference_mode(False)  # tables fit for autograd, even where the schedule is made in inference mode
     def __post_init__(self) -> None:
         betas = self.betas.detach().clone().to(torch.float64)
         if betas.ndim != 1 or len(betas) == 0:
@@ -64,6 +60,11 @@ class NoiseSchedule:
         if _has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
+        for name, table in vars(NoiseSchedule).items():
+            if isinstance(
+                table, cached_property
+            ):  # all now: torch.compile stops at a cached_property not yet kept
+                getattr(self, name)
 
     # ---- the ways to make one -----------------------------------------------------------------------------
 
@@ -131,38 +132,38 @@ class NoiseSchedule:
         """The number of steps."""
         return len(self.betas) - 1
 
-    @derived
+    @cached_property
     def alphas(self) -> PerStep:
         """alpha_t = 1 - beta_t."""
         return 1 - self.betas
 
-    @derived
+    @cached_property
     def log_alpha_bars(self) -> PerStep:
         """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
         return torch.log1p(-self.betas).cumsum(0)
 
-    @derived
+    @cached_property
     def alpha_bars(self) -> PerStep:
         """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
         return self.log_alpha_bars.exp()
 
-    @derived
+    @cached_property
     def one_minus_alpha_bars(self) -> PerStep:
         """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
         # abs, not minus: at index 0 that would be -0, and its log no infinity
         return torch.expm1(self.log_alpha_bars).abs()
 
-    @derived
+    @cached_property
     def sqrt_alpha_bars(self) -> PerStep:
         """sqrt(alpha_bar_t), the factor of x_0 in x_t."""
         return (self.log_alpha_bars / 2).exp()
 
-    @derived
+    @cached_property
     def sqrt_one_minus_alpha_bars(self) -> PerStep:
         """sqrt(1 - alpha_bar_t), the factor of the noise in x_t."""
         return self.one_minus_alpha_bars.sqrt()
 
-    @derived
+    @cached_property
     def posterior_variances(self) -> PerStep:
         """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(x_{t-1} | x_t, x_0).
 
@@ -172,12 +173,12 @@ class NoiseSchedule:
         before = torch.cat([noise.new_zeros(1), noise.narrow(0, 0, self.T)])  # 1 - alpha_bar_{t-1} at index t
         return torch.where(self.betas > 0, self.betas * before / noise, 0.0)  # (rev-posterior-variance)
 
-    @derived
+    @cached_property
     def log_snr(self) -> PerStep:
         """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
         return self.log_alpha_bars - self.one_minus_alpha_bars.log()
 
-    @derived
+    @cached_property
     def snr(self) -> PerStep:
         """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, section 3.1)."""
         return self.alpha_bars / self.one_minus_alpha_bars
@@ -210,6 +211,45 @@ class NoiseSchedule:
         if _may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= self.T:
             raise ValueError(f"t must lie in 1..{self.T}, got {int(t.min())} .. {int(t.max())}")
         return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+    def pairs(self, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
+        """The jumps (t, s) of a sampler: t falls, each s is the next t, and the last s is 0, the data.
+
+        Args:
+            steps: how many (spread by `timesteps`), or the times themselves, rising in 1..T, or None for all T.
+
+        Raises:
+            ValueError: the times do not rise, are none, or leave 1..T; or see `timesteps`.
+
+        >>> NoiseSchedule.linear(T=1000).pairs(3)
+        [(1000, 667), (667, 333), (333, 0)]
+        """
+        if steps is None or isinstance(steps, int):
+            steps = timesteps(self.T, self.T if steps is None else steps, spacing)
+        pairs = [(int(t), int(s)) for s, t in pairwise([0, *steps])]
+        if not pairs or pairs[-1][0] > self.T or any(s >= t for t, s in pairs):
+            raise ValueError(
+                f"steps must be a number, or times that rise within 1..{self.T}, got {list(steps)}"
+            )
+        return pairs[::-1]
+
+    def warn_unless_prior(self, t: int) -> None:
+        """Warn where a sampler starts from N(0, I) at a time t that has not reached it.
+
+        Measured by KL(q(x_t | x_0) || N(0, I)) for data of unit power, which is -log(1 - alpha_bar_t) / 2 a dimension.
+        Above `PRIOR_BITS` = 0.001 bits a dimension it warns: papers print bits per dimension to 0.01, so what stays
+        below a tenth of that cannot be seen in them. In alpha_bar the limit is 0.00139: the linear and cosine schedules
+        of T = 1000 pass (4e-5 and 2e-9), those with alpha_bar_T = 0.0047 of Lin et al. 2023, table 1, do not.
+        """
+        alpha_bar = self.alpha_bars.tolist()[t]
+        bits = -math.log1p(-alpha_bar) / (2 * math.log(2))
+        if bits > PRIOR_BITS:
+            warnings.warn(
+                f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached there, the KL "
+                f"to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
+                UserWarning,
+                stacklevel=4,  # who called the sampler: its `no_grad` stands in between
+            )
 
     def __repr__(self) -> str:
         if not _has_values(self.betas):
@@ -263,7 +303,8 @@ def _positive(name: str, value: int) -> None:
 
 def _has_values(t: Tensor) -> bool:
     """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
-    return not (torch.compiler.is_compiling() or t.is_meta or isinstance(t, FakeTensor))
+    # a fake tensor is of a class of its own, which torch keeps to itself
+    return not (torch.compiler.is_compiling() or t.is_meta) and type(t) in (Tensor, nn.Parameter)
 
 
 def _may_look(t: Tensor) -> bool:
