@@ -201,7 +201,7 @@ def ddim_sample(
             x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step)
         if sigma and s > 0:
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = torch.add(x, z, alpha=sigma)  # the last term of both
+            x.add_(z, alpha=sigma)  # the last term of both; nobody else holds this x yet
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x

@@ -229,7 +229,7 @@ def ddpm_sample(
         if s > 0:
             sigma = math.sqrt(beta * noise_s / noise_t if variance == "posterior" else beta)
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = torch.add(x, z, alpha=sigma)
+            x.add_(z, alpha=sigma)  # nobody else holds this x yet
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
