@@ -248,7 +248,8 @@ class NoiseSchedule:
                 f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached there, the KL "
                 f"to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
                 UserWarning,
-                stacklevel=4,  # who called the sampler: its `no_grad` stands in between
+                # who called the sampler, whose `no_grad` stands in between
+                stacklevel=4,
             )
 
     def __repr__(self) -> str:
