@@ -38,8 +38,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from diffnotes.arguments import usable_device
 from diffnotes.nets import NETWORKS, Network
-from diffnotes.schedule import NoiseSchedule, usable_device
+from diffnotes.schedule import NoiseSchedule
 
 SHIPPED = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"

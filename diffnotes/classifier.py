@@ -30,11 +30,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
+from diffnotes.arguments import check_batch, check_integers, whole
 from diffnotes.checkpoint import SUFFIX, TORCH, check_target, load_weights, save_weights
 from diffnotes.command import Parser, at_least, one_line
 from diffnotes.data import Images, fashion_mnist
 from diffnotes.nets import Image, Labels
-from diffnotes.schedule import check_batch, check_integers, whole
 
 BATCH = 128
 SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # of the gradient descent

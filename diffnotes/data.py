@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from diffnotes.arguments import number, whole
 from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
-from diffnotes.schedule import number, whole
 
 Plane = Float[Tensor, "n 2"]
 Split = Literal["train", "test"]

@@ -5,6 +5,11 @@ sources: `sigma`, which is drawn afresh, and `turn`, which is the noise already 
 
     turn^2 + sigma^2 = 1 - alpha_bar_s                                                      (ddim-budget)
 
+Put the predicted x_0 into it, and the jump is one line in x_t, the model's eps and a fresh standard normal z:
+
+    x_s = a x_t + b eps + sigma z,   a = sqrt(alpha_bar_s / alpha_bar_t),   b = turn - a sqrt(1 - alpha_bar_t)
+                                                                                            (ddim-affine)
+
 Every share keeps the marginals q(x_t | x_0), which are all that training looked at, so one trained network serves
 them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 
@@ -22,38 +27,26 @@ them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from diffnotes.forward import _same_shape
-from diffnotes.reverse import (
-    Jump,
-    Steps,
-    host_levels,
-    jump_pairs,
-    on_host,
-    predict_x0,
-    walk,
-    warn_unless_prior,
-)
+from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
+from diffnotes.reverse import check_fits, predict_x0
 from diffnotes.schedule import (
     Batch,
     NoisePredictor,
     NoiseSchedule,
     PerExample,
     Spacing,
+    Steps,
     Time,
-    check_batch,
-    check_integers,
-    may_look,
-    number,
-    whole,
+    check_T,
 )
 
 Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
@@ -83,7 +76,6 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
     0.25
     """
     _check_jump(schedule, t, s)
-    _check_eta(eta)
     sigma: Tensor = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)[0]
     return sigma
 
@@ -123,13 +115,12 @@ def ddim_step(
             "sigma_hat", or t and s are not valid (looked at for ints and on the CPU).
     """
     _check_jump(schedule, t, s)
-    _check_eta(eta)
+    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
     if noise is None and eta != 0:
         raise ValueError(f"noise must be given where eta is not 0, got noise=None with eta={eta!r}")
     noise = torch.zeros_like(x_t) if noise is None else noise
-    _same_shape(x_t, noise=noise)
+    check_batch(x_t=x_t, eps=eps, noise=noise)
     x0 = predict_x0(schedule, x_t, t, eps)
-    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
     x0_part = _like(_pick(schedule.sqrt_alpha_bars, s), x_t) * x0
     direction_part = _like(turn, x_t) * eps
     noise_part = _like(sigma, x_t) * noise
@@ -138,22 +129,25 @@ def ddim_step(
 
 def _shares(log_t: Any, log_s: Any, eta: Eta) -> tuple[Any, Any]:
     """sigma and turn of the jump t -> s from log alpha_bar at both, as Python floats or float64 tensors alike."""
+    if not (eta == "sigma_hat" if isinstance(eta, str) else isinstance(eta, Real) and 0 <= eta <= 1):
+        raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
     m = math if isinstance(log_t, float) else torch
     noise_t, noise_s = -m.expm1(log_t), -m.expm1(log_s)  # 1 - alpha_bar
     beta = -m.expm1(log_t - log_s)  # (rev-sub-beta)
     # at eta = 1, sigma is the root of beta-tilde, and turn is what DDPM keeps, as in (rev-posterior-parts)
-    whole = m.sqrt(noise_s / noise_t * beta)  # (ddim-sigma)
+    most = m.sqrt(noise_s / noise_t * beta)  # (ddim-sigma)
     least = m.exp((log_t - log_s) / 2) * noise_s / m.sqrt(noise_t)
     if eta == "sigma_hat":
         return m.sqrt(beta), least  # (ddim-sigma-hat)
     # what DDPM keeps, and what eta leaves undrawn: sqrt(1 - alpha_bar_s - sigma^2) as a sum of squares, because the
     # digits of the difference cancel, and its rounding can leave the root of a negative number
-    return eta * whole, m.hypot(least, math.sqrt(1 - eta**2) * whole)  # (ddim-budget)
+    return eta * most, m.hypot(least, math.sqrt(1 - eta**2) * most)  # (ddim-budget)
 
 
 # ---- many jumps -----------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def ddim_sample(
     schedule: NoiseSchedule,
     model: NoisePredictor,
@@ -169,12 +163,11 @@ def ddim_sample(
 ) -> Float[Tensor, "..."]:
     """From x_T ~ N(0, I) to x_0 in `steps` jumps, one model call each (Song, Meng, Ermon 2021, section 4).
 
-    The last jump adds no noise, whatever eta is ("sigma_hat" asks for some at s = 0: there algorithm 2 of Ho et al.
-    2020 has z = 0, and so do we).
+    The last jump adds no noise, whatever eta is, as z = 0 in the last step of algorithm 2 of Ho et al. 2020.
 
     Args:
-        schedule: on any device; it is read once, before the first jump.
-        model: a noise predictor.
+        schedule: on any device; it is read before the first jump, so that no jump waits for an accelerator.
+        model: a noise predictor. What it is given is its own to keep.
         x_T: shape (batch, ...), any floating type. It is not changed.
         steps: how many (spread over 1..T by `spacing`), or the times themselves, rising; None takes all T.
         eta: in [0, 1] or "sigma_hat", see `ddim_sigma`. At 0 no noise is drawn: x_T decides x_0.
@@ -187,14 +180,36 @@ def ddim_sample(
         ValueError: `steps`, `spacing`, `eta`, `generator`, `clip` or the shape of the model's eps is off.
 
     Warns:
-        UserWarning: alpha_bar at the first time is too large for N(0, I), see `warn_unless_prior`.
+        UserWarning: alpha_bar at the first time is too large for N(0, I), see `NoiseSchedule.warn_unless_prior`.
     """
-    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
-    warn_unless_prior(schedule, pairs[0][0])
-    jumps = ddim_jumps(schedule, pairs, eta)
-    return walk(model, x_T, jumps, generator=generator, clip=clip, progress=progress, return_path=return_path)
+    check_fits(x_T, clip=clip, generator=generator)
+    check_T(schedule, model)
+    pairs = schedule.pairs(steps, spacing)  # (t, s), t falling, s = 0 last
+    schedule.warn_unless_prior(pairs[0][0])
+    log = schedule.log_alpha_bars.tolist()  # all of them plain numbers from here on
+    signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
+    jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
+    x, path = x_T.clone(), [x_T]
+    for t, s, sigma, turn in tqdm(jumps, desc="sampling", disable=not progress):
+        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
+        check_fits(x, eps=eps)
+        if clip is None:
+            a = signal[s] / signal[t]
+            x = (a * x).add_(eps, alpha=turn - a * noise[t])  # (ddim-affine)
+        else:
+            x0 = torch.sub(x, eps, alpha=noise[t]) / signal[t]  # (ddim-x0)
+            x0 = x0.clamp(-clip, clip).to(x.dtype)
+            eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # again, so that the two fit one another
+            x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step)
+        if sigma and s > 0:
+            z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            x.add_(z, alpha=sigma)  # the last term of both; nobody else holds this x yet
+        if return_path:
+            path.append(x)
+    return torch.stack(path) if return_path else x
 
 
+@torch.no_grad()
 def ddim_encode(
     schedule: NoiseSchedule,
     model: NoisePredictor,
@@ -213,21 +228,19 @@ def ddim_encode(
 
     Args, raises: as `ddim_sample`; the path goes from x_0 to x_T.
     """
-    pairs = jump_pairs(schedule, steps, spacing)[::-1]
-    level = host_levels(on_host(schedule))
-    jumps = [Jump(max(s, 1), level[s], level[t]) for t, s in pairs]  # (ddim-euler), upwards
-    return walk(model, x0, jumps, progress=progress, return_path=return_path)
-
-
-def ddim_jumps(schedule: NoiseSchedule, pairs: Sequence[tuple[int, int]], eta: Eta) -> list[Jump]:
-    """Each pair (t, s) as the `Jump` that `walk` takes. Raises ValueError for an eta that `ddim_sigma` refuses."""
-    _check_eta(eta)
-    log, level = schedule.log_alpha_bars.tolist(), host_levels(schedule)
-    jumps = []
-    for t, s in pairs:
-        sigma, turn = _shares(log[t], log[s], eta)
-        jumps.append(Jump(t, level[t], (level[s][0], turn), sigma if s else 0.0))  # (ddim-step)
-    return jumps
+    check_fits(x0)
+    check_T(schedule, model)
+    pairs = schedule.pairs(steps, spacing)[::-1]
+    signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
+    x, path = x0.clone(), [x0]
+    for t, s in tqdm(pairs, desc="encoding", disable=not progress):
+        eps = model(x, torch.full(x.shape[:1], max(s, 1), device=x.device))
+        check_fits(x, eps=eps)
+        a = signal[t] / signal[s]
+        x = (a * x).add_(eps, alpha=noise[t] - a * noise[s])  # (ddim-euler), upwards
+        if return_path:
+            path.append(x)
+    return torch.stack(path) if return_path else x
 
 
 def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
@@ -330,14 +343,11 @@ def ode_jump(
     """
     from scipy.integrate import solve_ivp
 
-    t, s, rtol = (
-        whole("t", t, 0, schedule.T),
-        whole("s", s, 0, schedule.T),
-        number("rtol", rtol, "[1e-13, 1)"),
-    )
+    t, s = whole("t", t, 0, schedule.T), whole("s", s, 0, schedule.T)
+    rtol = number("rtol", rtol, "[1e-13, 1)")
     check_batch(x_t=x_t)
-    level, bars = host_levels(schedule), sigma_bars(schedule).tolist()
-    x_bar = x_t.double().cpu() / level[t][0]
+    signal, bars = schedule.sqrt_alpha_bars.tolist(), sigma_bars(schedule).tolist()
+    x_bar = x_t.double().cpu() / signal[t]
 
     def rhs(sigma_bar: float, y: Any) -> Any:
         x = torch.from_numpy(y).reshape(x_bar.shape).to(x_t.device)
@@ -348,9 +358,11 @@ def ode_jump(
         solved = solve_ivp(rhs, (bars[t], bars[s]), x_bar.flatten().numpy(), "DOP853", rtol=rtol, atol=rtol)
     if not solved.success:
         raise RuntimeError(f"the ODE was not solved from t={t} to s={s}: {solved.message}")
-    return torch.from_numpy(solved.y[:, -1]).reshape(x_t.shape).to(x_t.device) * level[s][0]
+    x_s: Tensor = torch.from_numpy(solved.y[:, -1]).reshape(x_t.shape).to(x_t.device) * signal[s]
+    return x_s
 
 
+@torch.no_grad()
 def dpmpp_2m_sample(
     schedule: NoiseSchedule,
     model: NoisePredictor,
@@ -370,36 +382,29 @@ def dpmpp_2m_sample(
 
     Args, raises, warns: as `ddim_sample`; `clip` clamps the x_0 that the jump uses.
     """
-    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
-    warn_unless_prior(schedule, pairs[0][0])
-    jumps, ahead = ddim_jumps(schedule, pairs, eta=0.0), _looking_ahead(schedule, model, pairs)
-    return walk(ahead, x_T, jumps, clip=clip, progress=progress, return_path=return_path)
-
-
-def _looking_ahead(
-    schedule: NoiseSchedule, model: NoisePredictor, pairs: Sequence[tuple[int, int]]
-) -> NoisePredictor:
-    """The noise predictor that makes DDIM's jumps those of DPM-Solver++(2M). It remembers: one walk, in this order."""
-    level = host_levels(schedule)
-    lam = [math.log(level[t][0] / level[t][1]) for t, _ in pairs]  # half the log-SNR, at each call
-    h = [after - before for before, after in pairwise(lam)]  # all jumps but the last
-    weights = [0.0, *(now / (2 * before) for before, now in pairwise(h)), 0.0][: len(pairs)]
-    plan = iter([(*level[t], weight) for (t, _), weight in zip(pairs, weights, strict=True)])
-    last = None
-
-    def predictor(x_t: Tensor, t: Tensor) -> Tensor:
-        nonlocal last
-        signal, noise, weight = next(plan)
-        eps = model(x_t, t)
-        _same_shape(x_t, eps=eps)
-        x0, before = torch.sub(x_t, eps, alpha=noise).div_(signal), last  # (rev-x0-from-eps)
-        last = x0
-        if before is None or not weight:
-            return eps
-        # x0 + weight * (x0 - before), said as eps
-        return torch.sub(eps, x0 - before, alpha=weight * signal / noise)  # (ddim-2m)
-
-    return predictor
+    check_fits(x_T, clip=clip)
+    check_T(schedule, model)
+    pairs = schedule.pairs(steps, spacing)
+    schedule.warn_unless_prior(pairs[0][0])
+    signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
+    log_snr = schedule.log_snr.tolist()  # 2 lambda
+    x, path = x_T.clone(), [x_T]
+    x0, h = x_T, math.inf  # nothing was asked before, and that infinitely far back
+    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+        before, h_before, h = x0, h, log_snr[s] - log_snr[t]
+        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
+        check_fits(x, eps=eps)
+        x0 = (torch.sub(x, eps, alpha=noise[t]) / signal[t]).to(x.dtype)  # (ddim-x0)
+        weight = h / (2 * h_before) if s > 0 else 0.0
+        middle = torch.add(x0, x0 - before, alpha=weight)  # (ddim-2m)
+        if clip is not None:
+            middle = middle.clamp(-clip, clip)
+        # (ddim-step) at eta = 0, from this x_0 and the eps that goes with it
+        turn = noise[s] / noise[t]
+        x = (turn * x).add_(middle, alpha=signal[s] - turn * signal[t])
+        if return_path:
+            path.append(x)
+    return torch.stack(path) if return_path else x
 
 
 # ---- what the functions above share -----------------------------------------------------------------------------
@@ -413,11 +418,6 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
     """One number, or one an example, in the dtype of `x`, shaped to multiply it."""
     values = values.to(x.dtype)
     return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
-
-
-def _check_eta(eta: Eta) -> None:
-    if not (eta == "sigma_hat" if isinstance(eta, str) else isinstance(eta, Real) and 0 <= eta <= 1):
-        raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
 
 
 def _check_jump(schedule: NoiseSchedule, t: Time, s: Time) -> None:

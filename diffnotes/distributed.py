@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffnotes.schedule import usable_device
+from diffnotes.arguments import usable_device
 
 PATIENCE = timedelta(minutes=30)  # that a process has for the slowest of the others
 

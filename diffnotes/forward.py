@@ -13,10 +13,10 @@ tensor([6.0539e-05], dtype=torch.float64)
 """
 
 import torch
-from torch import Tensor
 from torch.distributions import Normal
 
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, check_batch
+from diffnotes.arguments import check_batch
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 
 def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Batch:
@@ -80,7 +80,3 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     a = schedule.at(schedule.alpha_bars, schedule.T, x)
     kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
     return kl.unsqueeze(-1).flatten(1).sum(1).to(x0.dtype)
-
-
-def _same_shape(x: Tensor, **like: Tensor) -> None:
-    check_batch(x=x, **like)

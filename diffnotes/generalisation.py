@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from diffnotes.arguments import check_batch, per_example, usable_device, whole
 from diffnotes.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
 from diffnotes.command import Parser, at_least, folder, one_line
 from diffnotes.data import fashion_mnist
@@ -40,14 +41,7 @@ from diffnotes.forward import q_sample
 from diffnotes.metrics import _flat, _same_points
 from diffnotes.nets import UNet
 from diffnotes.reverse import predict_x0
-from diffnotes.schedule import (
-    NoisePredictor,
-    NoiseSchedule,
-    check_batch,
-    per_example,
-    usable_device,
-    whole,
-)
+from diffnotes.schedule import NoisePredictor, NoiseSchedule
 from diffnotes.train import TrainConfig, draw_times, fit
 
 Half = Literal["A", "B"]

@@ -8,8 +8,9 @@ adds more of it.
 import torch
 from torch import Tensor
 
+from diffnotes.arguments import check_integers, number
 from diffnotes.nets import Labels, Network
-from diffnotes.schedule import NoisePredictor, check_integers, number
+from diffnotes.schedule import NoisePredictor
 
 
 def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:

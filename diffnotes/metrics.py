@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnotes.schedule import check_batch, check_floating, whole
+from diffnotes.arguments import check_batch, check_floating, whole
 
 Samples = Float[Tensor, "n *point"]
 OtherSamples = Float[Tensor, "m *point"]

@@ -38,16 +38,8 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
-from diffnotes.schedule import (
-    Batch,
-    NoiseSchedule,
-    PerExample,
-    Time,
-    check_floating,
-    has_values,
-    may_look,
-    whole,
-)
+from diffnotes.arguments import check_floating, has_values, may_look, whole
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
 ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that takes one t for all rows, too

@@ -30,9 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from diffnotes.schedule import (
-    Batch,
-    Time,
+from diffnotes.arguments import (
     check_batch,
     check_integers,
     may_look,
@@ -41,6 +39,7 @@ from diffnotes.schedule import (
     whole,
     whole_numbers,
 )
+from diffnotes.schedule import Batch, Time
 
 Labels = Integer[Tensor, " batch"]  # int64, or what fits into it
 Image = Float[Tensor, "batch channels height width"]

@@ -29,24 +29,18 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.special import log_ndtr
 
-from diffnotes.forward import prior_kl, q_sample
-from diffnotes.reverse import Variance, _same_device, p_mean, q_posterior, reverse_variance
-from diffnotes.schedule import (
-    Batch,
-    NoisePredictor,
-    NoiseSchedule,
-    PerExample,
-    PerStep,
-    Time,
+from diffnotes.arguments import (
     check_batch,
     check_floating,
-    check_T,
     may_look,
     number,
     per_example,
     whole,
     whole_numbers,
 )
+from diffnotes.forward import prior_kl, q_sample
+from diffnotes.reverse import Variance, check_fits, p_mean, q_posterior, reverse_variance
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, check_T
 
 Decoder = Literal["gaussian", "discrete"]
 
@@ -138,7 +132,7 @@ def vlb_terms(
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder must be one of {get_args(Decoder)}, got {decoder!r}")
     chunk, levels = whole("chunk", chunk), whole("levels", levels, 2)
-    _same_device(x0, generator)
+    check_fits(x0, generator=generator)
     std = _sigma_squared(schedule, variance).sqrt()
 
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:

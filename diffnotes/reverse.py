@@ -17,10 +17,7 @@ sampler with it:
 """
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -28,24 +25,11 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm.auto import tqdm
 
-from diffnotes.forward import _same_shape
-from diffnotes.schedule import (
-    Batch,
-    NoisePredictor,
-    NoiseSchedule,
-    PerStep,
-    Spacing,
-    Time,
-    check_batch,
-    check_T,
-    per_example,
-    timesteps,
-    whole_numbers,
-)
+from diffnotes.arguments import check_batch, per_example
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Steps, Time, check_T
 
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
-Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
 
 # ---- four ways to say one thing: eps, x0, v, the score --------------------------------------------------
 
@@ -199,137 +183,10 @@ def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -
     return schedule.at(stretch, t, x_t) * x_t - schedule.at(pull, t, x_t) * eps  # (rev-drift)
 
 
-# ---- the loop that every sampler here shares ------------------------------------------------------------
-
-
-class Jump(NamedTuple):
-    """One jump of a sampler, t -> s, in plain numbers on the host.
-
-    Where the sampler stands, x_t = source[0] * x_0 + source[1] * eps. The model is asked for eps at (x_t, t), and
-
-        x_s = target[0] * x_0 + target[1] * eps + spread * z,    z a fresh standard normal, none if spread is 0.
-    """
-
-    t: int
-    source: tuple[float, float]
-    target: tuple[float, float]
-    spread: float = 0.0
-
-
-def on_host(schedule: NoiseSchedule) -> NoiseSchedule:
-    """The schedule where its numbers can be read without a wait: itself on the CPU, else a copy, one transfer."""
-    return schedule if schedule.betas.device.type == "cpu" else schedule.to("cpu")
-
-
-def host_levels(schedule: NoiseSchedule) -> list[tuple[float, float]]:
-    """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)) for t = 0..T, in float64, as plain numbers."""
-    return [(math.exp(log / 2), math.sqrt(abs(math.expm1(log)))) for log in schedule.log_alpha_bars.tolist()]
-
-
-def jump_pairs(schedule: NoiseSchedule, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
-    """The pairs (t, s) that a sampler walks, t falling, with s = 0 last.
-
-    Args:
-        steps: how many (spread by `timesteps`), or the times themselves, rising in 1..T, or None for all T.
-
-    Raises:
-        ValueError: the times do not rise, are none, or leave 1..T; or see `timesteps`.
-
-    >>> jump_pairs(NoiseSchedule.linear(T=1000), 3)
-    [(1000, 667), (667, 333), (333, 0)]
-    """
-    T = schedule.T
-    if not hasattr(steps, "__iter__"):
-        steps = timesteps(T, T if steps is None else steps, spacing)
-    times = whole_numbers("steps", steps)
-    pairs = [(t, s) for s, t in pairwise([0, *times])]
-    if not pairs or pairs[-1][0] > T or any(s >= t for t, s in pairs):
-        raise ValueError(f"steps must be a number, or times that rise within 1..{T}, got {times}")
-    return pairs[::-1]
-
-
-PRIOR_BITS = 1e-3  # a dimension
-
-
-def warn_unless_prior(schedule: NoiseSchedule, t: int) -> None:
-    """Warn where a sampler starts from N(0, I) at a time t that has not reached it.
-
-    Measured by KL(q(x_t | x_0) || N(0, I)) for data of unit power, which is -log(1 - alpha_bar_t) / 2 a dimension.
-    Above `PRIOR_BITS` = 0.001 bits a dimension it warns: papers print bits per dimension to 0.01, so what stays
-    below a tenth of that cannot be seen in them. In alpha_bar the limit is 0.00139: the linear and cosine schedules
-    of T = 1000 pass (4e-5 and 2e-9), those with alpha_bar_T = 0.0047 of Lin et al. 2023, table 1, do not.
-    """
-    log = schedule.log_alpha_bars.tolist()[t]
-    bits = -math.log(-math.expm1(log)) / (2 * math.log(2))
-    if bits > PRIOR_BITS:
-        warnings.warn(
-            f"sampling starts at t = {t}, where alpha_bar = {math.exp(log):.3g}: N(0, I) is not reached there, the "
-            f"KL to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-@torch.no_grad()
-def walk(
-    model: NoisePredictor,
-    x: Batch,
-    jumps: Iterable[Jump],
-    *,
-    generator: torch.Generator | None = None,
-    clip: float | None = None,
-    progress: bool = False,
-    return_path: bool = False,
-) -> Float[Tensor, "..."]:
-    """Run a sampler: from `x`, which is left as it is, over all `jumps`, one model call each.
-
-    A jump costs two or three passes over the data and no wait for the device. One with noise draws it into an idle
-    buffer, and builds the new x on top of it; one without turns x into the new one in place. What the model returns is
-    only read. What it is given, x and `t`, is overwritten after the call: a model that keeps them must copy them.
-
-    Returns:
-        The last x, shaped like `x`; with `return_path` all of them, shape (jumps + 1, batch, ...), `x` first.
-
-    Raises:
-        ValueError: x is not floating point, clip <= 0, the generator lives on another device than `x`, or the
-            model's eps is not shaped like `x`.
-    """
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floating point, got {x.dtype}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be > 0, got {clip}")
-    _same_device(x, generator)
-    jumps = list(jumps)
-    path = x.new_empty(len(jumps) + 1, *x.shape) if return_path else None
-    x, idle = x.clone(), torch.empty_like(x) if any(jump.spread for jump in jumps) else x
-    t = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    if path is not None:
-        path[0] = x
-    for i, jump in enumerate(tqdm(jumps, desc="sampling") if progress else jumps):
-        eps = model(x, t.fill_(jump.t))
-        if eps.shape != x.shape:
-            _same_shape(x, eps=eps)
-        (signal, noise), (keep, turn) = jump.source, jump.target
-        if clip is None:  # x_0 = (x - noise * eps) / signal, put in
-            of_x, other, of_other = keep / signal, eps, turn - keep / signal * noise
-        else:  # clamp x_0, and eps = (x - signal * x_0) / noise again from it, put in
-            x0 = torch.sub(x, eps, alpha=noise).div_(signal).clamp_(-clip, clip)  # (rev-x0-from-eps)
-            of_x, other, of_other = turn / noise, x0, keep - turn / noise * signal
-        if jump.spread:
-            x, idle = idle.normal_(0, jump.spread, generator=generator).add_(x, alpha=of_x), x
-        elif torch._C._is_alias_of(x, other):  # type: ignore[attr-defined]  # a model may return what it was given
-            x = x * of_x
-        else:
-            x.mul_(of_x)
-        x.add_(other, alpha=of_other)
-        if path is not None:
-            path[i + 1] = x
-    return x if path is None else path
-
-
 # ---- ancestral sampling ---------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def ddpm_sample(
     schedule: NoiseSchedule,
     model: NoisePredictor,
@@ -349,13 +206,13 @@ def ddpm_sample(
     has beta' = 1 - alpha_bar_t / alpha_bar_s. The last step, to s = 0, adds no noise.
 
     Args:
-        schedule: on any device; it is read once, before the first step.
+        schedule: on any device; it is read before the first step, so that no step waits for an accelerator.
         model: a noise predictor.
         x_T: shape (batch, ...), any floating type, from N(0, I). It is not changed.
         steps: how many (spread over 1..T by `spacing`), or the times themselves, rising; None takes all T.
         variance: sigma_t^2, see `reverse_variance`.
         generator: for the noise; on the device of `x_T`.
-        clip: clamp the predicted x_0 to [-clip, clip], and derive eps again from it.
+        clip: clamp the predicted x_0 to [-clip, clip]; the mean of the step is mu-tilde at it.
         progress: show a tqdm bar.
         return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
 
@@ -363,26 +220,34 @@ def ddpm_sample(
         ValueError: `steps`, `spacing`, `variance`, `generator`, `clip` or the shape of the model's eps is off.
 
     Warns:
-        UserWarning: alpha_bar at the first time is too large for N(0, I), see `warn_unless_prior`.
+        UserWarning: alpha_bar at the first time is too large for N(0, I), see `NoiseSchedule.warn_unless_prior`.
     """
-    schedule, pairs = on_host(schedule), jump_pairs(schedule, steps, spacing)
-    warn_unless_prior(schedule, pairs[0][0])
-    jumps = _ancestral_jumps(schedule, pairs, variance)
-    return walk(model, x_T, jumps, generator=generator, clip=clip, progress=progress, return_path=return_path)
-
-
-def _ancestral_jumps(schedule: NoiseSchedule, pairs: list[tuple[int, int]], variance: Variance) -> list[Jump]:
-    """Each pair's Jump: x_t = signal x_0 + noise eps put into mu-tilde leaves sqrt(alpha_bar_s) x_0 and one eps."""
     _known_variance(variance)
-    log, level = schedule.log_alpha_bars.tolist(), host_levels(schedule)
-    jumps = []
-    for t, s in pairs:
-        beta = -math.expm1(log[t] - log[s])  # (rev-sub-beta)
-        (_, noise_t), (signal_s, noise_s) = level[t], level[s]
-        turn = math.sqrt(1 - beta) * noise_s**2 / noise_t  # (rev-posterior-parts)
-        sigma = math.sqrt(beta) * (noise_s / noise_t if variance == "posterior" else float(s > 0))
-        jumps.append(Jump(t, level[t], (signal_s, turn), sigma))
-    return jumps
+    check_fits(x_T, clip=clip, generator=generator)
+    check_T(schedule, model)
+    pairs = schedule.pairs(steps, spacing)
+    schedule.warn_unless_prior(pairs[0][0])
+    log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
+    x, path = x_T.clone(), [x_T]
+    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+        noise_t, noise_s = -math.expm1(log[t]), -math.expm1(log[s])  # 1 - alpha_bar
+        alpha, beta = math.exp(log[t] - log[s]), -math.expm1(log[t] - log[s])  # (rev-sub-beta)
+        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
+        check_fits(x, eps=eps)
+        if clip is None:
+            x = (x / math.sqrt(alpha)).sub_(eps, alpha=beta / math.sqrt(alpha * noise_t))  # (rev-p-mean)
+        else:
+            x0 = torch.sub(x, eps, alpha=math.sqrt(noise_t)) / math.exp(log[t] / 2)  # (rev-x0-from-eps)
+            x0 = x0.clamp(-clip, clip).to(x.dtype)
+            of_x0, of_xt = math.exp(log[s] / 2) * beta / noise_t, math.sqrt(alpha) * noise_s / noise_t
+            x = (of_x0 * x0).add_(x, alpha=of_xt)  # (rev-posterior-mean)
+        if s > 0:
+            sigma = math.sqrt(beta * noise_s / noise_t if variance == "posterior" else beta)
+            z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            x.add_(z, alpha=sigma)  # nobody else holds this x yet
+        if return_path:
+            path.append(x)
+    return torch.stack(path) if return_path else x
 
 
 # ---- what the functions above share ---------------------------------------------------------------------
@@ -400,6 +265,18 @@ def _known_variance(variance: str) -> None:
         raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
 
 
-def _same_device(x: Tensor, generator: torch.Generator | None) -> None:
-    if generator is not None and generator.device.type != x.device.type:
+def check_fits(
+    x: Tensor,
+    *,
+    eps: Tensor | None = None,
+    clip: float | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """ValueError, by name, unless x is floating point and what a sampler gets with it is fit for it."""
+    check_batch(x=x)
+    if eps is not None:
+        check_batch(x=x, eps=eps)
+    if clip is not None and not 0 < clip < math.inf:
+        raise ValueError(f"clip must be > 0 and finite, got {clip}")
+    if generator is not None and generator.device != x.device:
         raise ValueError(f"generator must live on the device of x, {x.device}, got {generator.device}")

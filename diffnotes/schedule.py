@@ -13,32 +13,37 @@ NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 """
 
 import math
-import numbers
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from diffnotes.arguments import (
+    check_floating,
+    checked_time,
+    has_values,
+    number,
+    usable_device,
+    whole,
+    whole_numbers,
+)
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
+Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t), t of shape (batch,)
 PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
 
 
-class derived(cached_property[Tensor]):
-    """A cached property that is an ordinary tensor, fit for autograd, even when first asked for in inference mode."""
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Tensor:  # type: ignore[override]
-        with torch.inference_mode(False):
-            value: Tensor = super().__get__(instance, owner)
-            return value
+PRIOR_BITS = 1e-3  # a dimension, see `NoiseSchedule.warn_unless_prior`
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +52,8 @@ class NoiseSchedule:
 
     Args:
         betas: shape (T,), each in (0, 1): the variance that step t adds. Stored as float64, shape (T + 1,), with
-            `betas[0] = 0` prepended; everything else is derived from it on first use and kept. (A NumPy array or a
-            list does as well, here and in `from_alpha_bars`.)
+            `betas[0] = 0` prepended; everything else is derived from it, at once, and kept. (A NumPy array or a list
+            does as well, here and in `from_alpha_bars`.)
 
     Raises:
         ValueError: `betas` is not of shape (T,) with T >= 1, or one of them is outside (0, 1).
@@ -58,7 +63,7 @@ class NoiseSchedule:
 
     betas: Tensor
 
-    @torch.inference_mode(False)  # see `derived`
+    @torch.inference_mode(False)  # tables fit for autograd, even where the schedule is made in inference mode
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64).detach().clone()
         if betas.ndim != 1 or len(betas) == 0:
@@ -66,6 +71,11 @@ class NoiseSchedule:
         if has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
+        for name, table in vars(NoiseSchedule).items():
+            if isinstance(
+                table, cached_property
+            ):  # all now: torch.compile stops at a cached_property not yet kept
+                getattr(self, name)
 
     # ---- the ways to make one -----------------------------------------------------------------------------
 
@@ -134,38 +144,38 @@ class NoiseSchedule:
         """The number of steps."""
         return len(self.betas) - 1
 
-    @derived
+    @cached_property
     def alphas(self) -> PerStep:
         """alpha_t = 1 - beta_t."""
         return 1 - self.betas
 
-    @derived
+    @cached_property
     def log_alpha_bars(self) -> PerStep:
         """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
         return torch.log1p(-self.betas).cumsum(0)
 
-    @derived
+    @cached_property
     def alpha_bars(self) -> PerStep:
         """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
         return self.log_alpha_bars.exp()
 
-    @derived
+    @cached_property
     def one_minus_alpha_bars(self) -> PerStep:
         """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
         # abs, not minus: at index 0 that would be -0, and its log no infinity
         return torch.expm1(self.log_alpha_bars).abs()
 
-    @derived
+    @cached_property
     def sqrt_alpha_bars(self) -> PerStep:
         """sqrt(alpha_bar_t), the factor of x_0 in x_t."""
         return (self.log_alpha_bars / 2).exp()
 
-    @derived
+    @cached_property
     def sqrt_one_minus_alpha_bars(self) -> PerStep:
         """sqrt(1 - alpha_bar_t), the factor of the noise in x_t."""
         return self.one_minus_alpha_bars.sqrt()
 
-    @derived
+    @cached_property
     def posterior_variances(self) -> PerStep:
         """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(x_{t-1} | x_t, x_0).
 
@@ -175,12 +185,12 @@ class NoiseSchedule:
         before = torch.cat([noise.new_zeros(1), noise.narrow(0, 0, self.T)])  # 1 - alpha_bar_{t-1} at index t
         return torch.where(self.betas > 0, self.betas * before / noise, 0.0)  # (rev-posterior-variance)
 
-    @derived
+    @cached_property
     def log_snr(self) -> PerStep:
         """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
         return self.log_alpha_bars - self.one_minus_alpha_bars.log()
 
-    @derived
+    @cached_property
     def snr(self) -> PerStep:
         """alpha_bar_t / (1 - alpha_bar_t), signal power over noise power (Kingma et al. 2021, section 3.1)."""
         return self.alpha_bars / self.one_minus_alpha_bars
@@ -208,29 +218,50 @@ class NoiseSchedule:
             )
         return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
+    def pairs(self, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
+        """The jumps (t, s) of a sampler: t falls, each s is the next t, and the last s is 0, the data.
+
+        Args:
+            steps: how many (spread by `timesteps`), or the times themselves, rising in 1..T, or None for all T.
+
+        Raises:
+            ValueError: the times do not rise, are none, or leave 1..T; or see `timesteps`.
+
+        >>> NoiseSchedule.linear(T=1000).pairs(3)
+        [(1000, 667), (667, 333), (333, 0)]
+        """
+        if not hasattr(steps, "__iter__"):
+            steps = timesteps(self.T, self.T if steps is None else steps, spacing)
+        times = whole_numbers("steps", steps)
+        pairs = [(t, s) for s, t in pairwise([0, *times])]
+        if not pairs or pairs[-1][0] > self.T or any(s >= t for t, s in pairs):
+            raise ValueError(f"steps must be a number, or times that rise within 1..{self.T}, got {times}")
+        return pairs[::-1]
+
+    def warn_unless_prior(self, t: int) -> None:
+        """Warn where a sampler starts from N(0, I) at a time t that has not reached it.
+
+        Measured by KL(q(x_t | x_0) || N(0, I)) for data of unit power, which is -log(1 - alpha_bar_t) / 2 a dimension.
+        Above `PRIOR_BITS` = 0.001 bits a dimension it warns: papers print bits per dimension to 0.01, so what stays
+        below a tenth of that cannot be seen in them. In alpha_bar the limit is 0.00139: the linear and cosine schedules
+        of T = 1000 pass (4e-5 and 2e-9), those with alpha_bar_T = 0.0047 of Lin et al. 2023, table 1, do not.
+        """
+        alpha_bar = self.alpha_bars.tolist()[t]
+        bits = -math.log1p(-alpha_bar) / (2 * math.log(2))
+        if bits > PRIOR_BITS:
+            warnings.warn(
+                f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached there, the KL "
+                f"to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
+                UserWarning,
+                # who called the sampler, whose `no_grad` stands in between
+                stacklevel=4,
+            )
+
     def __repr__(self) -> str:
         if not has_values(self.betas):
             return f"NoiseSchedule(T={self.T}, on {self.betas.device})"
         first, last, left = self.betas[1], self.betas[-1], self.alpha_bars[-1]
         return f"NoiseSchedule(T={self.T}, betas {first:.4g} .. {last:.4g}, alpha_bar_T {left:.4g})"
-
-
-def usable_device(device: torch.device | str, meta: bool = True) -> torch.device:
-    """`device`, if torch can make a float64 tensor there; `meta`: even one that has shapes only.
-
-    Raises:
-        ValueError: it cannot: torch was built without it, there is none in this machine, or it has no float64.
-    """
-    try:
-        found = torch.empty(0, dtype=torch.float64, device=device)
-        if found.is_meta and not meta:
-            raise TypeError("no numbers there")
-        return found.device
-    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        raise ValueError(
-            "device must be cpu or cuda, or another where torch can make a float64 tensor on this machine "
-            f"(Apple's mps has no float64), got {str(device)!r}"
-        ) from error
 
 
 def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
@@ -271,118 +302,8 @@ def _round(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-# ---- what other modules look at their arguments with --------------------------------------------------------------
-
-
-def whole(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
-    """`value`, the argument `name`, as an int: a whole number of Python or NumPy within `least` .. `most`.
-
-    >>> whole("steps", 2.5)
-    Traceback (most recent call last):
-    ValueError: steps must be a whole number, got 2.5
-    """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    n = int(value)
-    if (least is not None and n < least) or (most is not None and n > most):
-        allowed = f"be at least {least}" if most is None else f"lie in {least}..{most}"
-        raise ValueError(f"{name} must {allowed}, got {n}")
-    return n
-
-
-def whole_numbers(name: str, values: Any) -> list[int]:
-    """`values`, the argument `name`, as ints: a sequence, an array or a tensor of whole numbers."""
-    values = values.tolist() if hasattr(values, "tolist") else values
-    if not hasattr(values, "__iter__"):
-        raise ValueError(f"{name} must be a sequence of whole numbers, got {values!r}")
-    return [whole(name, value, least=None) for value in values]
-
-
-def number(name: str, value: Any, within: str = "(-inf, inf)") -> float:
-    """`value`, the argument `name`, as a float: a number of Python or NumPy in the interval `within`, never NaN.
-
-    >>> number("noise", float("nan"), "[0, 1)")
-    Traceback (most recent call last):
-    ValueError: noise must lie in [0, 1), got nan
-    """
-    low, high = (float(end) for end in within[1:-1].split(","))
-    if not isinstance(value, numbers.Real):
-        raise ValueError(f"{name} must be a number in {within}, got {value!r}")
-    x = float(value)
-    if not (low < x < high or (x == low and within[0] == "[") or (x == high and within[-1] == "]")):
-        raise ValueError(f"{name} must lie in {within}, got {x}")
-    return x
-
-
-def check_floating(**tensors: Any) -> None:
-    """ValueError unless each of these arguments, given by name, is a floating-point tensor.
-
-    In an integer dtype every factor of a schedule would be rounded to 0.
-    """
-    for name, x in tensors.items():
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-        if not x.is_floating_point():
-            hint = ": put pixels on [-1, 1]" if x.dtype == torch.uint8 else ""
-            raise ValueError(f"{name} must be floating point, got {x.dtype}{hint}")
-
-
-def check_batch(**tensors: Any) -> None:
-    """ValueError unless these arguments, given by name, are floating-point tensors (batch, ...), shaped alike."""
-    check_floating(**tensors)
-    first, shape = next((name, x.shape) for name, x in tensors.items())
-    if not shape:
-        raise ValueError(f"{first} must have shape (batch, ...), got ()")
-    for name, x in tensors.items():
-        if x.shape != shape:
-            raise ValueError(f"{name} must be shaped like {first}, {tuple(shape)}, got {tuple(x.shape)}")
-
-
 def check_T(schedule: NoiseSchedule, model: Any) -> None:
     """ValueError where `model` says by an attribute `T`, as a `Network` does, that it is made for another schedule."""
     T = getattr(model, "T", None)
     if isinstance(T, int) and T != schedule.T:
         raise ValueError(f"model must be made for the schedule's T = {schedule.T}, got one for T = {T}")
-
-
-def checked_time(t: Any, T: int, x: Tensor) -> int | Tensor:
-    """`t` as an int, or as int64 of shape (batch,) where it is one per example of `x`.
-
-    Raises:
-        ValueError: t is not whole, is outside 1..T (looked at for ints and on the CPU) or has another shape.
-    """
-    if not isinstance(t, Tensor):
-        return whole("t", t, 1, T)
-    check_integers(t=t)
-    if t.shape != x.shape[:1]:
-        raise ValueError(
-            f"t must have shape {tuple(x.shape[:1])}, one per example of x, got {tuple(t.shape)}"
-        )
-    if may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= T:
-        raise ValueError(f"t must lie in 1..{T}, got {int(t.min())} .. {int(t.max())}")
-    return t.long()
-
-
-def per_example(t: Any, T: int, x: Tensor) -> Tensor:
-    """t as a model takes it, int64 of shape (batch,); errors as in `checked_time`."""
-    t = checked_time(t, T, x)
-    return torch.full(x.shape[:1], t, device=x.device) if isinstance(t, int) else t
-
-
-def check_integers(**tensors: Any) -> None:
-    """ValueError unless each of these arguments, given by name, is a tensor of whole numbers."""
-    for name, values in tensors.items():
-        if not isinstance(values, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor of whole numbers, got {type(values).__name__}")
-        if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-            raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
-
-
-def has_values(t: Tensor) -> bool:
-    """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
-    return not (torch.compiler.is_compiling() or t.is_meta or isinstance(t, FakeTensor))
-
-
-def may_look(t: Tensor) -> bool:
-    """True where a look at the numbers costs nothing: on an accelerator the host would have to wait for them."""
-    return t.device.type == "cpu" and has_values(t)

@@ -28,11 +28,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
 
+from diffnotes.arguments import whole
 from diffnotes.checkpoint import write_file
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
 from diffnotes.nets import Image, Network
-from diffnotes.schedule import Batch, whole
+from diffnotes.schedule import Batch
 from diffnotes.train import Trainer
 
 Bytes = UInt8[Tensor, "batch *event"]

@@ -3,7 +3,9 @@
 import itertools
 import math
 import re
+import warnings
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes.schedule import NoiseSchedule, check_T, may_look, number, timesteps
+import diffnotes
+from diffnotes.arguments import may_look, number
+from diffnotes.forward import prior_kl
+from diffnotes.schedule import NoiseSchedule, check_T, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -184,6 +189,9 @@ def test_tensors_made_in_inference_mode_are_ordinary_ones() -> None:
 def test_derived_tensors_are_kept() -> None:
     s = NoiseSchedule.linear(100)
     assert all(getattr(s, name) is getattr(s, name) for name in DERIVED)
+    assert set(DERIVED) < set(
+        vars(s)
+    )  # from the start, so that no compiler meets the lock of a cached_property
 
 
 # ---- looking up ---------------------------------------------------------------------------------------------------
@@ -333,10 +341,12 @@ def test_bad_timesteps() -> None:
 
 def test_only_numbers_that_lie_on_the_cpu_are_looked_at() -> None:
     assert may_look(torch.zeros(2))
+    assert may_look(torch.nn.Parameter(torch.zeros(2)))
     assert not may_look(torch.zeros(2, device="meta"))
     with FakeTensorMode():
         assert not may_look(torch.zeros(2))
         assert not may_look(torch.zeros(2, device="cuda"))
+        assert not may_look(torch.nn.Parameter(torch.zeros(2)))
 
 
 NOT_WHOLE = [
@@ -456,3 +466,53 @@ def test_a_model_for_another_schedule_is_refused() -> None:
         ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"
     ):
         check_T(s, SimpleNamespace(T=1000))
+
+
+# ---- what a sampler asks of it --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "pairs"),
+    [
+        (None, [(4, 3), (3, 2), (2, 1), (1, 0)]),
+        (2, [(4, 2), (2, 0)]),
+        ([1, 4], [(4, 1), (1, 0)]),
+        ((3,), [(3, 0)]),
+        (range(2, 4), [(3, 2), (2, 0)]),
+    ],
+)
+def test_pairs(steps: Any, pairs: list[tuple[int, int]]) -> None:
+    assert NoiseSchedule.constant(4, 0.1).pairs(steps) == pairs
+
+
+@pytest.mark.parametrize("steps", [[], [0, 4], [2, 2], [3, 2], [5], [-1]])
+def test_times_that_do_not_rise_are_refused(steps: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"steps must be a number, or times that rise within 1\.\.4, got \["):
+        NoiseSchedule.constant(4, 0.1).pairs(steps)
+
+
+def test_the_spacing_of_pairs_is_that_of_timesteps() -> None:
+    assert NoiseSchedule.constant(10, 0.1).pairs(3, "leading") == [(7, 4), (4, 1), (1, 0)]
+
+
+def test_a_prior_not_reached_is_told() -> None:
+    """The limit is 0.001 bits a dimension for data of unit power."""
+
+    def warned(alpha_bar: float) -> bool:
+        s = NoiseSchedule.from_alpha_bars(torch.tensor([0.5, alpha_bar], dtype=torch.float64))
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            s.warn_unless_prior(2)
+        nats = prior_kl(s, torch.ones(1, 1, dtype=torch.float64))  # |x_0|^2 = 1, one dimension
+        assert (float(nats) / math.log(2) > 1e-3) is bool(record)
+        return bool(record)
+
+    assert [warned(a) for a in (0.0047, 0.0014, 0.00138, 4e-5)] == [True, True, False, False]
+    with pytest.warns(UserWarning, match=r"t = 100, where alpha_bar = 0\.897.*1\.6 bits"):
+        NoiseSchedule.linear(1000).warn_unless_prior(100)
+
+
+def test_no_private_name_of_torch_is_used() -> None:
+    """Such as FakeTensor and `torch._C._is_alias_of`: they may go with any release."""
+    for path in Path(diffnotes.__file__).parent.glob("*.py"):
+        assert not re.search(r"(?<!\")\btorch\._[a-zC]", path.read_text()), path.name
