@@ -249,11 +249,11 @@ class NoiseSchedule:
         alpha_bar = self.alpha_bars.tolist()[t]
         bits = -math.log1p(-alpha_bar) / (2 * math.log(2))
         if bits > PRIOR_BITS:
+            # named is the line that called the sampler, whose `no_grad` stands in between
             warnings.warn(
                 f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached there, the KL "
                 f"to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
                 UserWarning,
-                # who called the sampler, whose `no_grad` stands in between
                 stacklevel=4,
             )
 

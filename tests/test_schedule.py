@@ -186,12 +186,10 @@ def test_tensors_made_in_inference_mode_are_ordinary_ones() -> None:
         assert not any(getattr(s, name).is_inference() for name in ("betas", *DERIVED))
 
 
-def test_derived_tensors_are_kept() -> None:
+def test_derived_tensors_are_made_at_once_and_kept() -> None:
     s = NoiseSchedule.linear(100)
+    assert set(DERIVED) < set(vars(s))  # so that no compiler meets a cached_property at its first use
     assert all(getattr(s, name) is getattr(s, name) for name in DERIVED)
-    assert set(DERIVED) < set(
-        vars(s)
-    )  # from the start, so that no compiler meets the lock of a cached_property
 
 
 # ---- looking up ---------------------------------------------------------------------------------------------------
