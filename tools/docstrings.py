@@ -1,7 +1,8 @@
 """Sphinx extension: docstrings are written for the eye, this makes them safe for reStructuredText.
 
 In prose `|`, `*` and a trailing `_` are what they look like (|x|, T * x, x_), not markup, and the first line of a
-property may hold a colon. Code in backticks, doctests and list bullets are left alone.
+property may hold a colon. Code in backticks, doctests and list bullets are left alone. What is set in after an empty
+line (a command, a formula, a list of files) stays as it is, line by line.
 """
 
 import re
@@ -9,6 +10,7 @@ from typing import Any
 
 DOCTEST = re.compile(r"^ *>>> .*\n(?:.*\S.*(?:\n|$))*", re.MULTILINE)
 CODE = re.compile(r"`+[^`]*`+(?!`)")
+SET_IN = re.compile(r"^::\n\n(?:    .*(?:\n|\Z)|\n(?=    ))+", re.MULTILINE)
 MARKUP = re.compile(r"(?m)(?<!^)(?<!^    )[*|]|[*|](?! )|(?<=\w)_(?!\w)")
 
 
@@ -17,8 +19,18 @@ def escape(text: str) -> str:
 
     >>> print(escape("The ratio |x| / y_ of two `a*b`s."))
     The ratio \|x\| / y\_ of two `a*b`\ s.
+    >>> print(escape("Run *it*:\n\n    run --out x_ *.png\n\nArgs:\n    x_: a file"))
+    Run \*it\*:
+    <BLANKLINE>
+    ::
+    <BLANKLINE>
+        run --out x_ *.png
+    <BLANKLINE>
+    Args:
+        x\_: a file
     """
 
+    text = re.sub(r"(?m)^(\S.*\n)\n(?=    )", r"\1\n::\n\n", text)  # set in after an empty line: literal
     text = re.sub(rf"({CODE.pattern})(?=\w)", r"\1\\ ", text)  # `word`s
 
     def outside(pattern: re.Pattern[str], change: Any, text: str) -> str:
@@ -28,9 +40,10 @@ def escape(text: str) -> str:
             end = kept.end()
         return "".join([*pieces, change(text[end:])])
 
-    return outside(
-        DOCTEST, lambda prose: outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose), text
-    )
+    def marked(prose: str) -> str:
+        return outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose)
+
+    return outside(SET_IN, lambda rest: outside(DOCTEST, marked, rest), text)
 
 
 def setup(app: Any) -> dict[str, bool]:

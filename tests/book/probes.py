@@ -3,6 +3,7 @@
 A page is a `playwright.sync_api.Page`. The functions look, and leave it as it was but for where it is scrolled to.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -105,25 +106,74 @@ def formulas(page: Page) -> Iterator[str]:
 
 # ---- layout and pictures --------------------------------------------------------------------------------------
 
-_WIDER = """() => {
+# The widest letters that any machine's fonts would give. A letter of a fixed-pitch font takes 0.6 em in nearly all of
+# them, and a space between letters makes it 0.68 em; the widest of the usual fonts for text (Verdana, DejaVu Sans)
+# need less than 0.6 em on average. (`monospace` is named twice, as alone it would make the letters smaller.) MathJax's
+# letters come with the book; it fits their height to the text's small letters, by up to 124 % for those two fonts.
+_WIDE_LETTERS = """
+    :not(mjx-container *) { font-family: monospace, monospace !important; letter-spacing: 0.08em !important }
+    mjx-container { font-size: 130% !important; letter-spacing: 0 !important }
+"""
+
+
+@contextlib.contextmanager
+def on_a_phone(page: Page, wide_letters: bool = False) -> Iterator[None]:
+    """The page as a phone shows it, unfolded, in the machine's fonts or in wider letters than any would have."""
+    unfold(page)
+    page.set_viewport_size(NARROW)
+    style = page.add_style_tag(content=_WIDE_LETTERS if wide_letters else " ")
+    page.wait_for_timeout(300)  # the layout follows
+    yield
+    style.evaluate("style => style.remove()")
+    page.set_viewport_size(WIDE)
+
+
+# Whether an element can be scrolled to sideways, as it or what it stands in scrolls in itself.
+_REACHED = """const reached = e => {
+    for (; e && e !== document.body; e = e.parentElement)
+        if (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth) return true;
+    return false;
+};"""
+
+_WIDER = f"""() => {{
+    {_REACHED}
     const root = document.scrollingElement, wide = root.clientWidth;
     if (root.scrollWidth <= wide) return [];
-    const culprits = [...document.body.querySelectorAll('*')].filter(e => {
-        const box = e.getBoundingClientRect();
-        return box.width > 0 && box.right > wide + 1;
-    });
-    return culprits.slice(0, 3).map(e => e.outerHTML.slice(0, 120)).concat('scrolls to ' + root.scrollWidth);
-}"""
+    const culprits = [...document.body.querySelectorAll('*')].filter(e =>
+        e.getBoundingClientRect().left + e.scrollWidth > wide + 1 && getComputedStyle(e).overflowX === 'visible' &&
+        !reached(e));
+    return culprits.filter(e => !culprits.some(other => other !== e && e.contains(other))).slice(0, 3)
+        .map(e => e.outerHTML.slice(0, 120)).concat('scrolls to ' + root.scrollWidth);
+}}"""
 
 
 def sideways_scroll(page: Page) -> list[str]:
-    """What makes a page wider than a phone (375 px)."""
-    unfold(page)
-    page.set_viewport_size(NARROW)
-    page.wait_for_timeout(300)  # the layout follows
-    wider = page.evaluate(_WIDER)
-    page.set_viewport_size(WIDE)
-    return [f"wider than 375 px: {found}" for found in wider]
+    """What makes a page wider than its window."""
+    return [f"wider than the window: {found}" for found in page.evaluate(_WIDER)]
+
+
+_CUT_FORMULAS = f"""() => {{
+    {_REACHED}
+    const wide = document.scrollingElement.clientWidth;
+    return [...document.querySelectorAll('article mjx-container')].filter(e => {{
+        const boxes = [e, ...e.querySelectorAll('mjx-math')].map(e => e.getBoundingClientRect());
+        return boxes.some(box => box.left < -1 || box.right > wide + 1) && !reached(e);
+    }}).map(e => e.textContent.slice(0, 80));
+}}"""
+
+
+def cut_formulas(page: Page) -> list[str]:
+    """Formulas that leave the window and can not be scrolled to."""
+    return [f"a formula is cut off: {found!r}" for found in page.evaluate(_CUT_FORMULAS)]
+
+
+_CLIPPED_CELLS = """() => [...document.querySelectorAll('article :is(td, th)')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 80))"""
+
+
+def clipped_cells(page: Page) -> list[str]:
+    """Cells of tables that are too narrow for what stands in them."""
+    return [f"a cell is too narrow: {found!r}" for found in page.evaluate(_CLIPPED_CELLS)]
 
 
 def figures_without_words(page: Page) -> Iterator[str]:

@@ -6,9 +6,12 @@ import re
 import pytest
 from probes import (
     barriers,
+    clipped_cells,
+    cut_formulas,
     figures_without_words,
     formulas,
     lost_equation_links,
+    on_a_phone,
     search_boxes,
     sideways_scroll,
     unreadable_figures,
@@ -80,9 +83,12 @@ def test_there_is_one_search_box(address, open_page):
     assert len(search_boxes(page)) == 1, search_boxes(page)
 
 
-def test_a_phone_does_not_scroll_sideways(address, scheme, open_page):
+@pytest.mark.parametrize("letters", ["the machine's", "wide"])
+def test_a_phone_does_not_scroll_sideways_and_cuts_nothing_off(address, scheme, letters, open_page):
     page, _ = open_page(address, scheme, keep=True)
-    assert not (found := sideways_scroll(page)), listed(found)
+    with on_a_phone(page, wide_letters=letters == "wide"):
+        found = [*sideways_scroll(page), *cut_formulas(page), *clipped_cells(page)]
+    assert not found, listed(found)
 
 
 def test_nobody_is_shut_out(address, scheme, open_page):

@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 from probes import (
     barriers,
+    clipped_cells,
     contrast,
+    cut_formulas,
     figures_without_words,
     formulas,
     lost_equation_links,
+    on_a_phone,
     search_boxes,
     sheet_and_ink,
     sideways_scroll,
@@ -78,6 +81,8 @@ def test_a_good_page_has_no_problem(show):
     for probe in (
         formulas,
         sideways_scroll,
+        cut_formulas,
+        clipped_cells,
         figures_without_words,
         unreadable_figures,
         lost_equation_links,
@@ -126,11 +131,52 @@ def test_unset_formulas_are_found(show, body, said):
     assert any(said in problem for problem in formulas(page)), list(formulas(page))
 
 
-def test_a_wide_page_is_found(show):
-    page, _ = show("<div style='width: 600px'>wide</div>")
-    assert sideways_scroll(page)
-    page, _ = show("<div style='overflow: auto'><div style='width: 600px'>scrolls in itself</div></div>")
-    assert not sideways_scroll(page)
+@pytest.mark.parametrize(
+    ("body", "machine", "wide"),
+    [
+        ("<div style='width: 600px'>wide</div>", True, True),
+        ("<div style='overflow: auto'><div style='width: 600px'>scrolls in itself</div></div>", False, False),
+        (f"<p>{'unbreakable' * 6}</p>", True, True),
+        (f"<p>{'unbreakable' * 3}</p>", False, True),  # 33 letters: 22 em when they are wide
+        (f"<p style='overflow-wrap: anywhere'>{'unbreakable' * 6}</p>", False, False),
+    ],
+)
+def test_a_wide_page_is_found(show, body, machine, wide):
+    page, _ = show(body)
+    for letters, too_wide in ((False, machine), (True, wide), (False, machine)):
+        with on_a_phone(page, letters):
+            found = sideways_scroll(page)
+        assert bool(found) is too_wide, found
+        assert not found or body[:5] in found[0]  # and not what lies around it
+
+
+@pytest.mark.parametrize(
+    ("style", "cut"),
+    [
+        ("", True),
+        ("overflow: hidden; max-width: 100%", True),
+        ("overflow: auto; max-width: 100%", False),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "overflow: hidden"])
+def test_cut_formulas_are_found(show, style, cut, around):
+    formula = f"<mjx-container style='display: inline-flex; {style}'><mjx-math style='min-width: 600px'>x</mjx-math>"
+    page, _ = show(f"<p style='{around}'>where <span class='math'>{formula}</mjx-container></span>.</p>")
+    with on_a_phone(page):
+        assert bool(cut_formulas(page)) is cut
+
+
+@pytest.mark.parametrize(
+    ("style", "cell", "clipped"),
+    [
+        ("", "eta = 0.25", False),
+        ("table-layout: fixed; width: 100px", "unbreakable", True),
+        ("table-layout: fixed; width: 100px", "<div style='overflow: auto'>unbreakable</div>", False),
+    ],
+)
+def test_clipped_cells_are_found(show, style, cell, clipped):
+    page, _ = show(f"<table style='{style}'><tr><td>{cell}</td><td>1</td><td>2</td></tr></table>")
+    assert bool(clipped_cells(page)) is clipped
 
 
 @pytest.mark.parametrize("alt", ["", "../_images/a_plot of one thing.png", "figure", "two words"])
