@@ -72,7 +72,7 @@ def wait(pid: int) -> bool:
     return os.WIFEXITED(status)
 
 
-def at_random_moments(folder: Path, kills: int = 25) -> dict[str, Any]:
+def at_random_moments(folder: Path, kills: int = 20) -> dict[str, Any]:
     """Train to the end again and again, each time killed and resumed, until `kills` processes have been killed."""
     start = time.monotonic()
     wait(fork(lambda: train(folder / "whole")))

@@ -620,7 +620,17 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", no_space)
-    words = ["train", "--preset", "quick", "--device", "cpu", "--out", tmp_path / "a.safetensors"]
+    words = [
+        "train",
+        "--preset",
+        "quick",
+        "--device",
+        "cpu",
+        "--steps",
+        "12",
+        "--out",
+        tmp_path / "a.safetensors",
+    ]
     said = refused(*words, "--folder", tmp_path / "run")
     assert "the checkpoint could not be written (No space left on device); earlier ones are intact" in said
     assert "weights could not be written (No space left on device)" in refused(*words)
@@ -629,7 +639,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_architecture_is_one_line(tmp_path):
     folder = ["--folder", str(tmp_path / "run")]
-    train(tmp_path, *folder)
+    train(tmp_path, *folder, "--steps", "40")
     words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", *folder]
     said = refused(*words)
     assert "can be used" in said
