@@ -71,10 +71,9 @@ class NoiseSchedule:
         if has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
+        # all tables now, not at first use: torch.compile may stop at a cached_property that is not yet kept
         for name, table in vars(NoiseSchedule).items():
-            if isinstance(
-                table, cached_property
-            ):  # all now: torch.compile stops at a cached_property not yet kept
+            if isinstance(table, cached_property):
                 getattr(self, name)
 
     # ---- the ways to make one -----------------------------------------------------------------------------
