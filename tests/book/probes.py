@@ -139,9 +139,11 @@ _WIDER = f"""() => {{
     {_REACHED}
     const root = document.scrollingElement, wide = root.clientWidth;
     if (root.scrollWidth <= wide) return [];
-    const culprits = [...document.body.querySelectorAll('*')].filter(e =>
-        e.getBoundingClientRect().left + e.scrollWidth > wide + 1 && getComputedStyle(e).overflowX === 'visible' &&
-        !reached(e));
+    const culprits = [...document.body.querySelectorAll('*')].filter(e => {{
+        const box = e.getBoundingClientRect();
+        const inside = getComputedStyle(e).overflowX === 'visible' ? e.scrollWidth : 0;
+        return Math.max(box.right, box.left + inside) > wide + 1 && !reached(e);
+    }});
     return culprits.filter(e => !culprits.some(other => other !== e && e.contains(other))).slice(0, 3)
         .map(e => e.outerHTML.slice(0, 120)).concat('scrolls to ' + root.scrollWidth);
 }}"""

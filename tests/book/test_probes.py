@@ -137,7 +137,7 @@ def test_unset_formulas_are_found(show, body, said):
         ("<div style='width: 600px'>wide</div>", True, True),
         ("<div style='overflow: auto'><div style='width: 600px'>scrolls in itself</div></div>", False, False),
         (f"<p>{'unbreakable' * 6}</p>", True, True),
-        (f"<p>{'unbreakable' * 3}</p>", False, True),  # 33 letters: 22 em when they are wide
+        (f"<p>{'letters' * 5}</p>", False, True),  # 35 letters of 16 px: 381 px when they are wide
         (f"<p style='overflow-wrap: anywhere'>{'unbreakable' * 6}</p>", False, False),
     ],
 )
