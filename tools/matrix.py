@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,15 @@ def make(name: str, base: str) -> Path:
     """The Python of the environment, with all that the tests need."""
     home, how = BUILT / name, ENVIRONMENTS[name][1]
     python, stamp = home / "venv/bin/python", home / "made-of"
-    files = [(ROOT / "pyproject.toml").read_bytes(), COLAB.read_bytes()]
-    digest = hashlib.sha256(b"\n".join([repr((base, how)).encode(), *files])).hexdigest()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [
+        base,
+        str(how),
+        project["dependencies"],
+        project["optional-dependencies"],
+        COLAB.read_text("utf-8"),
+    ]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     install = ("pip", "install", "-q", "--python", python)
     if not stamp.is_file() or stamp.read_text("utf-8") != digest:
         shutil.rmtree(home, ignore_errors=True)
@@ -160,16 +168,16 @@ def measure(name: str, only: str | None) -> dict[str, Any]:
         "versions": {i["name"]: i["version"] for i in listed},
     }
     done["python"] = run(python, "-V", quiet=True).stdout.split()[1]
+    # where old versions meet new ones, they tell each other that they are out of date
+    options = ("-W", "ignore::DeprecationWarning") if ENVIRONMENTS[name][1] else ()
     if only != "tests":
         paths = notebooks(name)
-        done["notebooks"] = pytest(python, "notebooks", "--nbval", "--nbval-current-env", *paths)
+        done["notebooks"] = pytest(python, "notebooks", *options, "--nbval", "--nbval-current-env", *paths)
         if name == "colab":
             failed = run(python, "tools/sliders.py", *paths, check=False).returncode
             done["sliders"] = "sliders failed" if failed else "sliders passed"
     if only != "notebooks":
-        # where old versions meet new ones, they tell each other that they are out of date
-        ignored = ("-W", "ignore::DeprecationWarning") if ENVIRONMENTS[name][1] else ()
-        done["tests"] = pytest(python, "tests", "-m", "not browser", *ignored, "diffnotes", "tests")
+        done["tests"] = pytest(python, "tests", *options, "-m", "not browser", "diffnotes", "tests")
     return done
 
 

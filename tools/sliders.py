@@ -23,7 +23,7 @@ def figures(path: Path) -> list[int]:
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     last = next(i for i, cell in enumerate(code) if "plots.panel(" in cell.source)
-    notebook.cells = [*code[: last + 1], new_code_cell("panel = _")]  # what the cell before showed
+    notebook.cells = [*code[: last + 1], new_code_cell("panel = Out[max(Out)]")]  # what was shown last
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where)
     found = []
