@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf test lint types mutants format notebooks serve lab account clean distclean
+.PHONY: help setup book pdf test lint types matrix mutants format notebooks serve lab account clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: $(READY)  ## ruff: rules and format, notebooks too
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy
+
+matrix:  ## notebooks and tests on other versions: Pythons, the lowest, Colab's (NAME=colab: only that; ONLY=notebooks)
+	$(PYTHON) tools/matrix.py $(NAME) $(if $(ONLY),--only $(ONLY))
 
 mutants: $(READY) .mutants/.ready  ## change the code in small ways and count what its tests miss (MODULE=ddim: only that)
 	PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left)
