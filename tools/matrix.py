@@ -41,9 +41,10 @@ ENVIRONMENTS = {  # the Python of each, and how uv chooses the versions
 KINDS, COUNTS = ("notebooks", "tests"), ("passed", "failed", "skipped")
 SHOWN = ("torch", "numpy", "scipy", "matplotlib", "ipywidgets")
 
-# One thread; only interpreters that are there; and the package that is installed, not one on a path.
+# One thread; only interpreters that are there; the package that is installed, not one on a path; and modules compiled
+# as they are installed, as pip does: else a library's SyntaxWarning would stand in the first notebook that imports it.
 ENVIRON = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYENV_VERSION")}
-ENVIRON |= {"OMP_NUM_THREADS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+ENVIRON |= {"OMP_NUM_THREADS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE": "1"}
 
 
 def run(*command: object, check: bool = True, quiet: bool = False) -> subprocess.CompletedProcess[str]:

@@ -1,45 +1,51 @@
 """Move every slider of a notebook, as a reader would: `python tools/sliders.py NOTEBOOK ...`.
 
-Each notebook runs in a kernel of its own, up to its panel. Then one slider after the other is moved by a step, and a
-new figure must stand below them.
+Each notebook runs in a kernel of its own, up to its panel. Then one slider after the other is moved by a step, and each
+time one figure must come.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
+from jupyter_client.manager import start_new_kernel
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 MOVE = """
 slider = panel.children[{i}]
 slider.value += slider.step if slider.value < slider.max else -slider.step
 """
 
 
+def execute(client: Any, source: str) -> list[dict[str, Any]]:
+    """Run a cell, and give what it prints and shows."""
+    shown: list[dict[str, Any]] = []
+
+    def keep(message: Any) -> None:
+        if message["msg_type"] in ("stream", "display_data", "execute_result"):
+            shown.append(message["content"])
+
+    reply = client.execute_interactive(source, output_hook=keep, timeout=900)["content"]
+    if reply["status"] != "ok":
+        raise RuntimeError(f"{reply['ename']}: {reply['evalue']} in\n{source}")
+    return shown
+
+
 def figures(path: Path) -> list[int]:
-    """For each slider of the notebook, how many figures its panel shows after it was moved."""
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    last = next(i for i, cell in enumerate(code) if "plots.panel(" in cell.source)
-    notebook.cells = [*code[: last + 1], new_code_cell("panel = Out[max(Out)]")]  # what was shown last
-    where = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where)
-    found = []
-    with client.setup_kernel():
-        for i, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, i)
-        panel = client.widget_state[code[last].outputs[0].data[WIDGET]["model_id"]]
-        *sliders, shown = (child.removeprefix("IPY_MODEL_") for child in panel["children"])
-        for i in range(len(sliders)):
-            client.widget_state[shown]["outputs"] = []
-            notebook.cells.append(new_code_cell(MOVE.format(i=i)))
-            client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
-            # what nbclient, in the place of a page, holds for the panel's Output
-            outputs = client.widget_state[shown].get("outputs", [])
-            found.append(sum("image/png" in output.get("data", {}) for output in outputs))
-    return found
+    """For each slider of the notebook, how many figures come when it is moved."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    last = next(i for i, source in enumerate(code) if "plots.panel(" in source)
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(path.parent))
+    try:
+        for source in code[: last + 1]:
+            execute(client, source)
+        execute(client, "panel = Out[max(Out)]")  # what was shown last
+        sliders = int(execute(client, "print(len(panel.children) - 1)")[0]["text"])  # below them, the figure
+        moved = [execute(client, MOVE.format(i=i)) for i in range(sliders)]
+        return [sum("image/png" in output.get("data", {}) for output in shown) for shown in moved]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 if __name__ == "__main__":
