@@ -3,4 +3,4 @@
 Time runs over 1..T and index 0 is the data, on the page and in every tensor.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
