@@ -197,7 +197,7 @@ def jumps(job: "Job", kind: str, shape: tuple[int, ...], theirs: bool) -> tuple[
     schedule = NoiseSchedule.linear(T)
     x_T, eps = torch.randn(2, *shape, device=job.device)
 
-    def bare() -> Tensor:
+    def bare() -> object:
         x = x_T
         for _ in range(T):
             x = torch.add(0.999 * x, eps, alpha=0.001)
@@ -236,7 +236,7 @@ def jump_times(job: "Job", kind: str, shape: tuple[int, ...], theirs: bool) -> E
 def note_jumps(job: "Job", group: str, tasks: Tasks, count: int, repeat: int = 1) -> None:
     """Microseconds a jump of tasks that take `count` jumps each, set-up included."""
     for task, (ms, _, over) in timed(job, group, tasks, 2, repeat).items():
-        job.note(f"{group}, {task}", {"us a jump": four(1e3 * ms / count), "over bare": over})
+        job.note(f"{group}, {task}", {"us a jump": four(1e3 * ms / count), "over the first": over})
 
 
 # ---- steps of training --------------------------------------------------------------------------------------------
@@ -289,7 +289,8 @@ def bare_step(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        torch._foreach_lerp_(averaged, list[Tensor](weights), 1e-3)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, list[Tensor](weights), 1e-3)
 
     return net, call, step
 
