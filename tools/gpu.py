@@ -113,7 +113,7 @@ def table(found: dict[str, Any]) -> str:
     lines = ["# Measured on a GPU"]
     for part, of in found.items():
         lines += ["", f"## {part}", ""]
-        lines += [f"- {name}: {shown(value)}" for name, value in of.items() if name != "entries"]
+        lines += [f"- {name}: {shown(value, 400)}" for name, value in of.items() if name != "entries"]
         entries = of["entries"].items()
         for columns in dict.fromkeys(tuple(entry) for _, entry in entries):
             lines += ["", row("", columns), "|---" * (len(columns) + 1) + "|"]
@@ -225,7 +225,7 @@ def machine() -> Entry:
         "commit": said("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "packages": versions,
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
 

@@ -54,7 +54,7 @@ class Outcomes:
 
 def tests(job: "Job") -> None:
     """All tests marked `gpu`. Without a GPU they are collected, and skip."""
-    need("pytest", "hypothesis", "scipy", "sympy", "PIL")
+    need("torch", "pytest", "hypothesis", "scipy", "sympy", "PIL")
     import pytest
 
     every = sorted((ROOT / "tests").glob("test_*.py"))
@@ -74,7 +74,7 @@ def tests(job: "Job") -> None:
 
 def notebooks(job: "Job") -> None:
     """Every notebook in a kernel of this Python, at the same time where there are cores for it."""
-    need("nbclient", "nbformat", "ipykernel")
+    need("torch", "nbclient", "nbformat", "ipykernel")
     paths = sorted((ROOT / "book").glob("*.ipynb"))[: 1 if job.tiny else None]
     os.environ["OMP_NUM_THREADS"] = "1"  # as when the outputs were saved
     if job.device == "cpu":

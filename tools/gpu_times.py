@@ -579,7 +579,14 @@ def train(job: "Job", data: Shuffled) -> tuple[Path, Entry]:
         "loss", {"every": every, "means": [four(float(part.mean())) for part in torch.split(losses, every)]}
     )
     path = Path(tempfile.mkdtemp()) / "weights.safetensors"
-    provenance = {"command": "python tools/gpu.py", "settings": dataclasses.asdict(config), "run": entry}
+    of = "the test images, for a tiny run" if job.tiny else preset.data_name
+    provenance = {
+        "command": "python tools/gpu.py",
+        "data": of,
+        "schedule": repr(preset.schedule),
+        "run": entry,
+    }
+    provenance |= {"settings": dataclasses.asdict(config), "torch": torch.__version__}
     save_model(path, trainer.ema, preset.schedule, provenance, torch.float16)
     content, piece = path.read_bytes(), 15 * 2**20
     for number in range(math.ceil(len(content) / piece)):
