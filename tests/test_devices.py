@@ -235,6 +235,7 @@ def test_compiled_steps_are_one_graph_and_equal_eager() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, torch warns
 def test_samplers_on_a_gpu_never_wait(sampler: Run, kind: Any) -> None:
     """CUDA itself raises where the host would wait."""
     make, event = kind

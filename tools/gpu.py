@@ -1,0 +1,267 @@
+"""Measure on a GPU all that this repository says of GPUs, in one command and a bounded time.
+
+    python tools/gpu.py --minutes 8 --out DIR --data FOLDER
+
+It needs a CUDA device and no network. In this order, each part in a process of its own, which is stopped when its
+share of the time is over:
+
+    tests        all tests marked `gpu`
+    notebooks    every notebook on the device, its texts and figures compared with the saved ones
+    times        the card; jumps of the samplers, training steps and 10,000 pictures, against their floors
+    compiled     jumps and training steps under CUDA graphs and torch.compile
+    training     in the minutes left, `fashion-gpu` is trained, then judged beside the network that is shipped
+
+DIR/results.json and DIR/table.md are written anew after each measurement, so a run that is cut keeps what it had.
+Beside them lie log.txt, two pictures, and the trained weights in pieces below 16 MB: `cat weights.safetensors.*` puts
+them together. FOLDER holds the four .gz files of Fashion-MNIST; without it the usual places are searched. Run it from a
+clone, with any Python whose PyTorch sees the card. Nothing is installed. What is missing is left out, with the reason:
+
+    all          torch, numpy, jaxtyping, safetensors, tqdm
+    tests        pytest, hypothesis, scipy, sympy, pillow; beartype, for the checks of shapes
+    notebooks    nbclient, nbformat, ipykernel, and what they import: matplotlib, sympy, scipy, ipywidgets, POT, pyyaml
+    compiled     triton, which comes with torch, and a C compiler
+    training     torchmetrics
+    peers        diffusers
+
+Where there is a network, `pip install -e ".[test,bench]"` brings all of it. Where there is none, `pip download` the
+missing wheels elsewhere, for its Python and system, and there `pip install --no-index --no-deps` them.
+
+`--only PART ...` measures these parts and keeps the results of the others. `--tiny --device cpu --minutes 2` goes
+through all of it on a CPU, at sizes whose numbers mean nothing.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# of the time, at most; the last has all that is left
+SHARES = {"tests": 0.12, "notebooks": 0.22, "times": 0.2, "compiled": 0.28, "training": 1.0}
+RESERVE = 0.02  # of the time, for the last part to be stopped
+PACKAGES = [
+    "torch",
+    "triton",
+    "numpy",
+    "jaxtyping",
+    "beartype",
+    "pytest",
+    "nbclient",
+    "torchmetrics",
+    "diffusers",
+]
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a part runs, until when, and where its results go."""
+
+    part: str
+    out: Path
+    device: str
+    data: Path | None
+    tiny: bool
+    until: float  # seconds since 1970
+
+    def left(self) -> float:
+        """The seconds that this part still has."""
+        return self.until - time.time()
+
+    def note(self, name: str, entry: Entry) -> None:
+        """Write one measurement, now."""
+        print(f"{self.part}: {name}: {entry}", flush=True)
+        write(self.out, self.part, entries={name: entry})
+
+
+def read(out: Path) -> dict[str, Any]:
+    """All results so far."""
+    path = out / "results.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write(out: Path, part: str, *, entries: Entry | None = None, **about: Any) -> None:
+    """Add to the results of a part, on the disk, where they and their table appear whole or not at all."""
+    found = read(out)
+    of = found.setdefault(part, {})
+    of.update(about)
+    of.setdefault("entries", {}).update(entries or {})
+    texts = {"results.json": json.dumps(found, indent=1, ensure_ascii=False), "table.md": table(found)}
+    for name, text in texts.items():
+        (out / f".{name}").write_text(text + "\n", "utf-8")
+        os.replace(out / f".{name}", out / name)
+
+
+# ---- the table ----------------------------------------------------------------------------------------------------
+
+
+def table(found: dict[str, Any]) -> str:
+    """The results for people: a section a part, a table for the entries with the same columns, then their lists."""
+    lines = ["# Measured on a GPU"]
+    for part, of in found.items():
+        lines += ["", f"## {part}", ""]
+        lines += [f"- {name}: {shown(value, 400)}" for name, value in of.items() if name != "entries"]
+        entries = of["entries"].items()
+        for columns in dict.fromkeys(tuple(entry) for _, entry in entries):
+            lines += ["", row("", columns), "|---" * (len(columns) + 1) + "|"]
+            lines += [row(name, entry.values()) for name, entry in entries if tuple(entry) == columns]
+        for name, column, value in ((n, c, v) for n, entry in entries for c, v in entry.items()):
+            if isinstance(value, list) and value and isinstance(value[0], str):
+                lines += ["", f"{name}, {column}:", "", *(f"- {shown(line, 400)}" for line in value[:20])]
+    return "\n".join(lines)
+
+
+def row(name: str, values: Iterable[Any]) -> str:
+    return f"| {name} | {' | '.join(map(shown, values))} |"
+
+
+def shown(value: Any, most: int = 120) -> str:
+    """A value in a cell of the table."""
+    if isinstance(value, list):
+        return f"{len(value)} of them" if value else "none"
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+# ---- one part, in its own process -----------------------------------------------------------------------------------
+
+
+def work(job: Job) -> None:
+    """Measure a part, and write how that went."""
+    start = time.time()
+    state, reason = "done", ""
+    try:
+        # not before they are needed: they import torch, and what is missing is a reason to skip
+        module = "gpu_checks" if job.part in ("tests", "notebooks") else "gpu_times"
+        getattr(importlib.import_module(module), job.part)(job)
+    except (ImportError, FileNotFoundError) as error:
+        state, reason = "skipped", str(error)
+    except Exception as error:
+        traceback.print_exc()
+        state, reason = "failed", f"{type(error).__name__}: {error}"
+    write(job.out, job.part, state=state, reason=reason[-1000:], seconds=round(time.time() - start, 1))
+
+
+def bounded(command: Sequence[str], seconds: float, log: Any) -> int | None:
+    """The exit status of a command, or None where it had to be stopped, with all that it started."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return process.wait(max(seconds, 0))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def command(arguments: argparse.Namespace, part: str, until: float) -> list[str]:
+    """What measures one part, in any folder."""
+    words = [sys.executable, __file__, "--part", part, "--until", str(until), "--device", arguments.device]
+    words += ["--out", str(arguments.out.resolve()), *(["--tiny"] if arguments.tiny else [])]
+    return [*words, *(["--data", str(arguments.data.resolve())] if arguments.data else [])]
+
+
+def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+    """All parts, one after the other, within the minutes that there are."""
+    out, total, start = arguments.out, 60 * arguments.minutes, time.time()
+    end, asked = start + total * (1 - RESERVE), arguments.only or list(SHARES)
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {part: of for part, of in read(out).items() if arguments.only and part not in asked}
+    (out / "results.json").write_text(json.dumps(kept), "utf-8")
+    write(out, "about", command=shlex.join(["python", "tools/gpu.py", *argv]), **machine())
+    with open(out / "log.txt", "w", encoding="utf-8") as log:
+        for part in asked:
+            began = time.time()
+            until = min(end, began + SHARES[part] * total)
+            write(out, part, state="began", share=round(until - began, 1))
+            status = bounded(command(arguments, part, until), until - began, log)
+            seconds = round(time.time() - began, 1)
+            if status is None:
+                write(out, part, state="cut", reason="its time was over", seconds=seconds)
+            elif status:
+                reason = f"its process ended with status {status}, see log.txt"
+                write(out, part, state="failed", reason=reason, seconds=seconds)
+            print(f"{part}: {read(out)[part]['state']} after {seconds:.0f} s", flush=True)
+    write(out, "about", seconds=round(time.time() - start, 1))
+    trimmed(out / "log.txt")
+    print((out / "table.md").read_text("utf-8"))
+
+
+def trimmed(path: Path, most: int = 2_000_000) -> None:
+    """Keep only the end of a file."""
+    content = path.read_bytes()
+    if len(content) > most:
+        path.write_bytes(content[-most:])
+
+
+def machine() -> Entry:
+    """What can be said of this machine without PyTorch."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "when": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "card": said("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"),
+        "commit": said("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def said(*command: str) -> str:
+    """What a command prints, or "unknown"."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the results")
+    parser.add_argument("--data", type=Path, help="the folder with the four .gz files of Fashion-MNIST")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--only", nargs="+", choices=list(SHARES), help="measure these parts alone")
+    parser.add_argument("--tiny", action="store_true", help="sizes that take no time and say nothing")
+    parser.add_argument("--part", choices=list(SHARES), help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.minutes <= 0:
+        parser.error(f"--minutes must be positive, got {arguments.minutes}")
+    if arguments.part is None:
+        if arguments.data is not None and not arguments.data.is_dir():
+            parser.error(f"--data must be a folder, got {arguments.data}")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and the part with it, see `bounded`
+        measure(arguments, argv)
+    else:
+        a = arguments
+        work(Job(a.part, a.out, a.device, a.data, a.tiny, a.until))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
