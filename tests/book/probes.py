@@ -169,6 +169,21 @@ def cut_formulas(page: Page) -> list[str]:
     return [f"a formula is cut off: {found!r}" for found in page.evaluate(_CUT_FORMULAS)]
 
 
+_SQUEEZED_FORMULAS = """() => [...document.querySelectorAll('article mjx-container:not([display])')].filter(e => {
+    const line = e.closest('p, li, dd, dt, td, th, summary, h1, h2, h3, h4');
+    if (!line || !e.getClientRects().length) return false;
+    const style = getComputedStyle(line), em = parseFloat(style.fontSize);
+    const room = line.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const parts = [...e.querySelector('mjx-math').children].map(part => part.getBoundingClientRect().width);
+    return parts.reduce((a, b) => a + b, 0) > e.clientWidth + 1 && e.clientWidth < room - 4 * em;
+}).map(e => e.textContent.trim().slice(0, 80))"""
+
+
+def squeezed_formulas(page: Page) -> list[str]:
+    """Formulas within a line that are broken or cut although the line has room for them."""
+    return [f"a formula has room and is squeezed: {found!r}" for found in page.evaluate(_SQUEEZED_FORMULAS)]
+
+
 _CLIPPED_CELLS = """() => [...document.querySelectorAll('article :is(td, th)')]
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 80))"""
 

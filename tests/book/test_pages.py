@@ -14,6 +14,7 @@ from probes import (
     on_a_phone,
     search_boxes,
     sideways_scroll,
+    squeezed_formulas,
     unreadable_figures,
 )
 from site_map import HTML, PAGES, source
@@ -51,7 +52,7 @@ def test_it_loads_and_asks_nothing_of_the_outside(address, open_page):
 
 def test_every_formula_is_set(address, open_page):
     page, _ = open_page(address, keep=True)
-    assert not (found := list(formulas(page))), listed(found)
+    assert not (found := [*formulas(page), *squeezed_formulas(page)]), listed(found)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -87,7 +88,7 @@ def test_there_is_one_search_box(address, open_page):
 def test_a_phone_does_not_scroll_sideways_and_cuts_nothing_off(address, scheme, letters, open_page):
     page, _ = open_page(address, scheme, keep=True)
     with on_a_phone(page, wide_letters=letters == "wide"):
-        found = [*sideways_scroll(page), *cut_formulas(page), *clipped_cells(page)]
+        found = [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
     assert not found, listed(found)
 
 
