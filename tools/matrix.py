@@ -43,7 +43,14 @@ SHOWN = ("torch", "numpy", "scipy", "matplotlib", "ipywidgets")
 
 # One thread; only interpreters that are there; the package that is installed, not one on a path; and modules compiled
 # as they are installed, as pip does: else a library's SyntaxWarning would stand in the first notebook that imports it.
-ENVIRON = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYENV_VERSION")}
+OWN = {
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "PYENV_VERSION",
+    "MPLBACKEND",
+    "PYTHONDONTWRITEBYTECODE",
+}  # of whoever calls
+ENVIRON = {k: v for k, v in os.environ.items() if k not in OWN}
 ENVIRON |= {"OMP_NUM_THREADS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE": "1"}
 
 
