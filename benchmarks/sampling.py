@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from timing import all_rounds
 
-from diffnotes.checkpoint import load_model
 from diffnotes.ddim import ddim_sample, dpmpp_2m_sample
 from diffnotes.guidance import guided
 from diffnotes.reverse import ddpm_sample
 from diffnotes.schedule import timesteps
+from diffnotes.training.checkpoint import load_model
 
 
 def main() -> None:

@@ -29,11 +29,11 @@ import torch.nn.functional as F
 from timing import all_rounds
 from torch import Tensor, nn
 
-from diffnotes import distributed
 from diffnotes.data import fashion_mnist
-from diffnotes.nets import UNet
-from diffnotes.presets import PRESETS
-from diffnotes.train import TrainConfig, Trainer, ema_decay, learning_rate
+from diffnotes.training import distributed
+from diffnotes.training.loop import TrainConfig, Trainer, ema_decay, learning_rate
+from diffnotes.training.networks import UNet
+from diffnotes.training.presets import PRESETS
 
 PRESET = PRESETS["fashion-cpu"]()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from diffnotes.arguments import number, whole
@@ -29,6 +29,7 @@ from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
 
 Plane = Float[Tensor, "n 2"]
+Bytes = UInt8[Tensor, "*shape"]
 Split = Literal["train", "test"]
 
 
@@ -200,7 +201,7 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
     images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)
     labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)
     # before the bytes of an idx file: 4 that say what it is, and 4 for each of its 3 sizes, or 1
-    return Images(_unit(_bytes(images, 16).reshape(-1, 1, 28, 28)), _bytes(labels, 8).long())
+    return Images(from_bytes(_bytes(images, 16).reshape(-1, 1, 28, 28)), _bytes(labels, 8).long())
 
 
 def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes:
@@ -239,7 +240,21 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
             assert file is not None  # the archive is the published one
             content += file.read()
     rows = _bytes(content).reshape(-1, 1 + 3 * 32 * 32)  # the label, then the red, green and blue pixels
-    return Images(_unit(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
+    return Images(from_bytes(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
+
+
+def from_bytes(pixels: Bytes) -> Float[Tensor, "*shape"]:
+    """Pixels of 0 .. 255 on [-1, 1], float32: k becomes k / 127.5 - 1."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_bytes(x: Float[Tensor, "*shape"]) -> Bytes:
+    """Images on [-1, 1] as pixels of 0 .. 255; values outside are clamped.
+
+    >>> to_bytes(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
+    tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _known_split(split: str) -> None:
@@ -250,10 +265,6 @@ def _known_split(split: str) -> None:
 def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:
     writable = content if isinstance(content, bytearray) else bytearray(content)
     return torch.frombuffer(writable, dtype=torch.uint8, offset=skip)
-
-
-def _unit(pixels: Tensor) -> Tensor:
-    return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 # ---- small pieces ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch.distributions import Normal
 
 from diffnotes.arguments import check_batch
-from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
+from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, flat
 
 
 def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Batch:
@@ -79,4 +79,4 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     x = x0.double()
     a = schedule.at(schedule.alpha_bars, schedule.T, x)
     kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
-    return kl.unsqueeze(-1).flatten(1).sum(1).to(x0.dtype)
+    return flat(kl).sum(1).to(x0.dtype)

@@ -5,15 +5,28 @@ y, and what noise is in it if nothing is known. The difference of the two answer
 adds more of it.
 """
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
 from diffnotes.arguments import check_integers, number
-from diffnotes.nets import Labels, Network
-from diffnotes.schedule import NoisePredictor
+from diffnotes.schedule import Labels, NoisePredictor
 
 
-def guided(model: Network, y: Labels, scale: float | int = 0) -> NoisePredictor:
+@runtime_checkable
+class Conditional(Protocol):
+    """A noise predictor that can be told a class, such as a `Network` with classes."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes; as a label, this number means "no label"."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, y: Labels) -> Tensor:
+        """The noise in x_t, given the labels `y`, shape (batch,)."""
+
+
+def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredictor:
     """The noise predictor for samples of the classes `y`: (1 + w) eps(x_t, t, y) - w eps(x_t, t).
 
     Args:

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffnotes.arguments import check_batch, check_floating, whole
+from diffnotes.schedule import flat
 
 Samples = Float[Tensor, "n *point"]
 OtherSamples = Float[Tensor, "m *point"]
@@ -66,9 +67,9 @@ def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimat
     Raises:
         ValueError: fewer than three points, rows < 1, or points of different shapes or not floating point.
     """
-    _same_points(x, y, at_least=3)
+    check_points(x, y, at_least=3)
     rows = whole("rows", rows)
-    x, y, n, m = _flat(x), _flat(y), len(x), len(y)
+    x, y, n, m = _points(x), _points(y), len(x), len(y)
     x_to_y, y_to_x = _distance_sums(x, y, rows)
     (x_to_x, _), (y_to_y, _) = _distance_sums(x, x, rows), _distance_sums(y, y, rows)
 
@@ -104,8 +105,8 @@ def sliced_wasserstein(
     import ot  # type: ignore[import-untyped]
 
     p, projections, groups = whole("p", p), whole("projections", projections), whole("groups", groups, 2)
-    _same_points(x, y, at_least=groups)
-    x, y = _flat(x), _flat(y)
+    check_points(x, y, at_least=groups)
+    x, y = _points(x), _points(y)
     generator = torch.Generator().manual_seed(whole("seed", seed, least=None))
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
     directions = (directions / directions.norm(dim=0)).to(x.device)
@@ -131,7 +132,7 @@ def frechet_distance(
     seed: int = 0,
     batch: int = 500,
 ) -> Estimate:
-    """The Fréchet distance between Gaussians fitted to the features (Heusel et al. 2017), by torchmetrics.
+    """The Fréchet distance between Gaussians fitted to the features (Heusel et al. 2017).
 
         |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)),    m and C the mean and covariance of the features
 
@@ -146,8 +147,8 @@ def frechet_distance(
 
     Args:
         x, y: images or other points, shapes (n, ...) and (m, ...), n and m >= 2.
-        features: from (batch, ...) to (batch, k), such as the `features` of a `diffnotes.classifier.Classifier`; None
-            where x and y hold features already, so that many comparisons with one sample take its features once.
+        features: from (batch, ...) to (batch, k), such as the `features` of a `Classifier` of this book; None where
+            x and y hold features already, so that many comparisons with one sample take its features once.
         resamples: how many draws the standard error is from; with 100 it is good to 7%.
         seed: of these draws.
         batch: how many points at a time go through `features`.
@@ -156,32 +157,35 @@ def frechet_distance(
         ValueError: fewer than two points or resamples, batch < 1, points of different shapes or not floating point
             (bytes belong on [-1, 1] first), features that are not finite or not one row a point.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    _same_points(x, y, at_least=2)
+    check_points(x, y, at_least=2)
     resamples, seed, batch = (
         whole("resamples", resamples, 2),
         whole("seed", seed, None),
         whole("batch", batch),
     )
     a, b = (_features(sample, features, batch) for sample in (x, y))
-    given = torch.nn.Identity()  # what torchmetrics is given are features
-    given.num_features = a.shape[1]  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(given)
-
-    def distance(a: Tensor, b: Tensor) -> float:
-        metric.reset()
-        metric.update(a, real=True)
-        metric.update(b, real=False)
-        return float(metric.compute())
-
     generator = torch.Generator().manual_seed(seed)
 
     def again(sample: Tensor) -> Tensor:
         return sample[torch.randint(len(sample), (len(sample),), generator=generator)]
 
-    redrawn = torch.tensor([distance(again(a), again(b)) for _ in range(resamples)], dtype=torch.float64)
-    return Estimate(distance(a, b), float(redrawn.std()))
+    redrawn = torch.stack([_gaussian_distance(again(a), again(b)) for _ in range(resamples)])
+    return Estimate(float(_gaussian_distance(a, b)), float(redrawn.std()))
+
+
+def _gaussian_distance(a: Tensor, b: Tensor) -> Tensor:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features, shapes (n, k) and (m, k), float64."""
+    C_a, C_b = _covariance(a), _covariance(b)
+    # the trace of a root is the sum of the roots of the eigenvalues, which are >= 0 but for rounding
+    root = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
+    apart = (a.mean(0) - b.mean(0)).square().sum()
+    distance: Tensor = apart + (C_a + C_b).trace() - 2 * root  # (img-frechet)
+    return distance
+
+
+def _covariance(x: Tensor) -> Tensor:
+    apart = x - x.mean(0)
+    return apart.T @ apart / (len(x) - 1)
 
 
 def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: Any) -> Estimate:
@@ -219,7 +223,7 @@ def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int
     parts = [x] if features is None else [features(x[i : i + batch]) for i in range(0, len(x), batch)]
     for part in parts:
         check_floating(features=part)
-    found = torch.cat([_flat(part).cpu() for part in parts])
+    found = torch.cat([_points(part).cpu() for part in parts])
     if len(found) != len(x):
         raise ValueError(f"features must give one row a point, {len(x)} rows, got {len(found)}")
     if not bool(found.isfinite().all()):
@@ -232,7 +236,7 @@ def _jackknife(left_out: Tensor) -> Tensor:
     return (len(left_out) - 1) * left_out.var(correction=0)
 
 
-def _same_points(x: Tensor, y: Tensor, at_least: int) -> None:
+def check_points(x: Tensor, y: Tensor, at_least: int) -> None:
     check_batch(x=x)
     check_batch(y=y)
     if x.shape[1:] != y.shape[1:]:
@@ -243,6 +247,6 @@ def _same_points(x: Tensor, y: Tensor, at_least: int) -> None:
         raise ValueError(f"x and y must have at least {at_least} points, got {len(x)} and {len(y)}")
 
 
-def _flat(x: Tensor) -> Tensor:
-    """(n, ...) to (n, coordinates), in float64."""
-    return x.detach().double().unsqueeze(-1).flatten(1)
+def _points(x: Tensor) -> Tensor:
+    """(n, ...) to (n, coordinates), in float64, without gradients."""
+    return flat(x.detach().double())

@@ -202,7 +202,7 @@ class GaussianMixture(Oracle):
             mean and a variance, but no density, and its `log_prob` raises ValueError.
         """
         x = self._points(x_t)
-        before, step = _level(schedule, x.unsqueeze(-1), t, back=1), _step(schedule, x.unsqueeze(-1), t)
+        before, step = _level(schedule, x.unsqueeze(-1), t, back=1), _kernel(schedule, x.unsqueeze(-1), t)
         return self._earlier(x, *before, *step, x_t.dtype)
 
     # ---- the two computations behind them all -------------------------------------------------------------
@@ -324,11 +324,11 @@ class DataMixture(Oracle):
 
     def _query(self, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> Query:
         """`x_t` as float64 rows, with its sqrt(alpha_bar) and 1 - alpha_bar, one a row."""
-        x = self._flat(x_t)
+        x = self._as_rows(x_t)
         signal, noise = _level(schedule, x, t)
         return x, signal.expand(len(x), 1), noise.expand(len(x), 1)
 
-    def _flat(self, x: Tensor) -> Tensor:
+    def _as_rows(self, x: Tensor) -> Tensor:
         check_floating(x=x)
         if x.shape[1:] != self.x0.shape[1:]:
             raise ValueError(f"x must be a batch of shape {tuple(self.x0.shape[1:])}, got {tuple(x.shape)}")
@@ -365,7 +365,7 @@ class DataPosterior:
         self._data, self._like = data, x_t
         self._query = x, _, _ = data._query(schedule, x_t, t)
         signal, noise = _level(schedule, x, t, back=1)
-        gain, share = _bayes(noise, *_step(schedule, x, t))
+        gain, share = _bayes(noise, *_kernel(schedule, x, t))
         # from example i: N(shift + scale x_i, variance I)
         self._shift = gain * x
         self._scale, self._variance = (v.expand(len(x), 1) for v in (share * signal, share * noise))
@@ -398,7 +398,7 @@ class DataPosterior:
         if x.shape != self._like.shape:
             raise ValueError(f"x must be shaped like x_t, {tuple(self._like.shape)}, got {tuple(x.shape)}")
         _need_density(self._variance)
-        here = self._data._flat(x) - self._shift, self._scale, self._variance
+        here = self._data._as_rows(x) - self._shift, self._scale, self._variance
 
         def total(log_p_t: Tensor, log_p: Tensor) -> Tensor:
             return (log_p_t.log_softmax(1) + log_p).logsumexp(1)
@@ -482,7 +482,7 @@ def _level(schedule: NoiseSchedule, x: Tensor, t: Time, back: int = 0) -> tuple[
     return schedule.at(signal, t, x), schedule.at(noise, t, x)
 
 
-def _step(schedule: NoiseSchedule, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+def _kernel(schedule: NoiseSchedule, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_t) and beta_t, shaped to multiply x: x_t = first * x_{t-1} + sqrt(second) * z_t."""
     return schedule.at(schedule.alphas.sqrt(), t, x), schedule.at(schedule.betas, t, x)
 

@@ -40,7 +40,7 @@ from diffnotes.arguments import (
 )
 from diffnotes.forward import prior_kl, q_sample
 from diffnotes.reverse import Variance, check_fits, p_mean, q_posterior, reverse_variance
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, check_T
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, check_T, flat
 
 Decoder = Literal["gaussian", "discrete"]
 
@@ -66,7 +66,7 @@ def simple_loss(
     check_T(schedule, model)
     eps = model(q_sample(schedule, x0, t, noise), per_example(t, schedule.T, x0))
     check_batch(noise=noise, eps=eps)
-    return _flat(noise - eps).square().mean(1)  # (obj-simple)
+    return flat(noise - eps).square().mean(1)  # (obj-simple)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +153,13 @@ def vlb_terms(
         log_prob: Tensor = p.log_prob(truth)  # type: ignore[no-untyped-call]  # (obj-decoder-gauss)
     else:
         log_prob = discrete_log_prob(truth, p.loc, p.scale, levels)
-    L_0 = -_flat(log_prob).sum(1)
+    L_0 = -flat(log_prob).sum(1)
     L_t = [L_0.new_empty(len(x0), 0)]
     for i in range(0, len(times), chunk):
         some = times[i : i + chunk]
         truth, x_t, t, p = step_back(some)
         kl = kl_divergence(q_posterior(schedule, truth, x_t, t), p)  # (obj-kl-step), one coordinate
-        L_t.append(_flat(kl).sum(1).reshape(len(some), len(x0)).T)
+        L_t.append(flat(kl).sum(1).reshape(len(some), len(x0)).T)
     return VLBTerms(prior_kl(schedule, x0.double()), torch.cat(L_t, 1), L_0, times, schedule.T)
 
 
@@ -245,8 +245,3 @@ def _sigma_squared(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     sigma2 = reverse_variance(schedule, variance)
     first = sigma2.select(0, 2) if schedule.T > 1 else schedule.betas.select(0, 1)
     return torch.where((sigma2 == 0) & (schedule.betas > 0), first, sigma2)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(batch, ...) to (batch, coordinates); one coordinate where there is no second axis."""
-    return x.unsqueeze(-1).flatten(1)

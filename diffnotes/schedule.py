@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from diffnotes.arguments import (
@@ -39,6 +39,7 @@ Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
 Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
 Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
+Labels = Integer[Tensor, " batch"]  # a class for each example: int64, or what fits into it
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t), t of shape (batch,)
 PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
 
@@ -299,6 +300,11 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
 def _round(numerator: int, denominator: int) -> int:
     """numerator / denominator to the nearest integer, halves up, in exact integers."""
     return (2 * numerator + denominator) // (2 * denominator)
+
+
+def flat(x: Batch) -> Float[Tensor, "batch coordinates"]:
+    """(batch, ...) to (batch, coordinates); one coordinate where there is no second axis."""
+    return x.unsqueeze(-1).flatten(1)
 
 
 def check_T(schedule: NoiseSchedule, model: Any) -> None:

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffnotes.nets import UNet
+from diffnotes.training.networks import UNet
 
 Net = TypeVar("Net", bound=nn.Module)
 

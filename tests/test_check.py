@@ -8,7 +8,7 @@ import sympy
 import torch
 from scipy import stats
 
-from diffnotes import check
+from diffnotes.book import check
 
 a, b = sympy.symbols("a b", positive=True)
 x, y = sympy.symbols("x y", real=True)

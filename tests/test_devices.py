@@ -21,10 +21,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, slerp
 from diffnotes.guidance import guided
-from diffnotes.nets import MLP, Network, UNet
 from diffnotes.objective import bits_per_dim, discrete_log_prob, loss_weights, simple_loss, vlb_terms
 from diffnotes.reverse import as_noise_predictor, ddpm_sample
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
+from diffnotes.training.networks import MLP, Network, UNet
 
 T, STEPS = 1000, 4
 LINEAR = NoiseSchedule.linear(T)  # its numbers are read once, so it stays on the CPU, and is real

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffnotes import generalisation
+from diffnotes.book import generalisation
+from diffnotes.book.generalisation import SCHEDULE, distances, half, main, measure, nearest, small_images
 from diffnotes.data import Images, fashion_mnist
-from diffnotes.generalisation import SCHEDULE, distances, half, main, measure, nearest, small_images
 from diffnotes.mixture import DataMixture
-from diffnotes.train import TrainConfig
+from diffnotes.training.loop import TrainConfig
 
 
 def test_halves_share_no_image_and_are_those_of_the_test_set():

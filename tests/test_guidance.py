@@ -7,7 +7,7 @@ import torch
 from devices import grown
 
 from diffnotes.guidance import guided
-from diffnotes.nets import MLP, UNet
+from diffnotes.training.networks import MLP, UNet
 
 
 def network():

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from diffnotes.data import two_moons
-from diffnotes.nets import MLP
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import TrainConfig, fit
+from diffnotes.training.loop import TrainConfig, fit
+from diffnotes.training.networks import MLP
 from tools import measure
 
 

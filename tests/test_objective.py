@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffnotes.guidance import guided
 from diffnotes.mixture import GaussianMixture
-from diffnotes.nets import MLP
 from diffnotes.objective import (
     VLBTerms,
     bits_per_dim,
@@ -26,6 +25,7 @@ from diffnotes.objective import (
     vlb_terms,
 )
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
+from diffnotes.training.networks import MLP
 
 F64 = torch.float64
 steady = settings(deadline=None)  # a busy machine must not fail a test

@@ -12,7 +12,7 @@ from matplotlib.collections import Collection
 from matplotlib.colors import to_rgb
 from matplotlib.quiver import Quiver
 
-from diffnotes import plots
+from diffnotes.book import plots
 
 
 def test_the_grid_is_square_and_even() -> None:

@@ -1,5 +1,6 @@
 """What the repository says about itself, in several places, agrees."""
 
+import ast
 import doctest
 import json
 import re
@@ -14,11 +15,25 @@ from packaging.requirements import Requirement
 from safetensors import safe_open
 
 import diffnotes
-from diffnotes.checkpoint import SHIPPED
 from diffnotes.metrics import Estimate
+from diffnotes.training.checkpoint import SHIPPED
 from tools.measure import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "diffnotes"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__" or path.parent == PACKAGE
+}
+ORDER = """
+    arguments schedule forward reverse objective ddim guidance mixture download data metrics
+    training.networks training.distributed training.checkpoint training.loop training.watch training.presets
+    training.options training.classifier training.run training.commands
+    book.check book.plots book.ledger book.generalisation
+    __init__ __main__
+"""
+BOOK = [name for name in MODULES if name.startswith("book.")]
 ADDRESS = re.compile(
     r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes|([^/\s\"'`]+)\.github\.io/diffnotes"
 )
@@ -151,9 +166,24 @@ def test_the_map_on_the_front_page_has_every_page_of_the_book():
 
 
 def test_the_reference_has_every_module():
-    listed = re.findall(r"automodule:: diffnotes\.(\w+)", (ROOT / "book/api.md").read_text("utf-8"))
-    modules = {path.stem for path in Path(diffnotes.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
-    assert sorted(listed) == sorted(modules)
+    listed = re.findall(r"automodule:: diffnotes\.([\w.]+)", (ROOT / "book/api.md").read_text("utf-8"))
+    assert sorted(listed) == sorted(name for name in MODULES if name not in ("__init__", "__main__"))
+
+
+def test_imports_run_down_the_list_and_never_up():
+    """Of modules, the layers; of names, those without an underscore."""
+    layers = re.findall(r"\S+", ORDER)
+    assert sorted(layers) == sorted(MODULES)
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("diffnotes"):
+                continue
+            package = node.module.removeprefix("diffnotes").strip(".")
+            for alias in node.names:
+                assert not alias.name.startswith("_"), f"{name} imports {alias.name} of {node.module}"
+                module = package if package in MODULES else f"{package}.{alias.name}".strip(".")
+                assert layers.index(module) < layers.index(name), f"{name} imports {module}"
+                assert name in ("__main__", *BOOK) or module not in BOOK, f"{name} imports {module}"
 
 
 def test_every_entry_of_the_bibliography_is_there_once():

@@ -22,7 +22,6 @@ from torch.distributions import Normal
 from diffnotes.forward import prior_kl
 from diffnotes.metrics import energy_distance, noise_floor
 from diffnotes.mixture import DataMixture, GaussianMixture
-from diffnotes.nets import MLP
 from diffnotes.reverse import (
     Predicts,
     as_noise_predictor,
@@ -39,6 +38,7 @@ from diffnotes.reverse import (
     v_from,
 )
 from diffnotes.schedule import NoiseSchedule, timesteps
+from diffnotes.training.networks import MLP
 
 F64 = torch.float64
 steady = settings(deadline=None)  # a busy machine must not fail a test

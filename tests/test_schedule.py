@@ -512,5 +512,5 @@ def test_a_prior_not_reached_is_told() -> None:
 
 def test_no_private_name_of_torch_is_used() -> None:
     """Such as FakeTensor and `torch._C._is_alias_of`: they may go with any release."""
-    for path in Path(diffnotes.__file__).parent.glob("*.py"):
+    for path in Path(diffnotes.__file__).parent.rglob("*.py"):
         assert not re.search(r"(?<!\")\btorch\._[a-zC]", path.read_text()), path.name

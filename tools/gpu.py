@@ -16,11 +16,10 @@ Beside them lie log.txt, two pictures, and the trained weights in pieces below 1
 them together. FOLDER holds the four .gz files of Fashion-MNIST; without it the usual places are searched. Run it from a
 clone, with any Python whose PyTorch sees the card. Nothing is installed. What is missing is left out, with the reason:
 
-    all          torch, numpy, jaxtyping, safetensors, tqdm
-    tests        pytest, hypothesis, scipy, sympy, pillow; beartype, for the checks of shapes
+    all          torch, numpy, jaxtyping, safetensors, tqdm, pillow
+    tests        pytest, hypothesis, scipy, sympy, torchmetrics; beartype, for the checks of shapes
     notebooks    nbclient, nbformat, ipykernel, and what they import: matplotlib, sympy, scipy, ipywidgets, POT, pyyaml
     compiled     triton, which comes with torch, and a C compiler
-    training     torchmetrics
     peers        diffusers
 
 Where there is a network, `pip install -e ".[test,bench]"` brings all of it. Where there is none, `pip download` the
@@ -60,7 +59,6 @@ PACKAGES = [
     "beartype",
     "pytest",
     "nbclient",
-    "torchmetrics",
     "diffusers",
 ]
 Entry = dict[str, Any]

@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffnotes import run
-from diffnotes.checkpoint import load_model, save_model, write_file
-from diffnotes.classifier import load_classifier, predict
-from diffnotes.data import fashion_mnist
+from diffnotes.data import fashion_mnist, to_bytes
 from diffnotes.ddim import Eta, ddim_sample, ddim_step
 from diffnotes.forward import q_sample
-from diffnotes.nets import Network, UNet
-from diffnotes.presets import PRESETS, Preset
 from diffnotes.reverse import ddpm_sample
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import Shuffled, Trainer
-from diffnotes.watch import pixels, png
+from diffnotes.training import run
+from diffnotes.training.checkpoint import load_model, save_model, write_file
+from diffnotes.training.classifier import load_classifier, predict
+from diffnotes.training.loop import Shuffled, Trainer
+from diffnotes.training.networks import Network, UNet
+from diffnotes.training.presets import PRESETS, Preset
+from diffnotes.training.watch import png
 
 if TYPE_CHECKING:
     from gpu import Job
@@ -545,7 +545,7 @@ def training(job: "Job") -> None:
             raise FileNotFoundError(f"no training set in {job.data}")
         images = fashion_mnist("test") if job.tiny else fashion_mnist("train", folder=job.data)
         floor.append(images.x)
-        path, entry = train(job, Shuffled(pixels(images.x), images.y))
+        path, entry = train(job, Shuffled(to_bytes(images.x), images.y))
         nets["fashion-gpu"] = load_model(path, job.device)  # as it is stored
         return entry
 

@@ -27,8 +27,6 @@ NOT_ON_COLAB = {
     "jaxtyping",
     "wadler-lindig",
     "pot",
-    "torchmetrics",
-    "lightning-utilities",
     "jedi",
 }
 ENVIRONMENTS = {  # the Python of each, and how uv chooses the versions

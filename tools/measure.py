@@ -25,17 +25,23 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from diffnotes.checkpoint import SHIPPED, TORCH, list_checkpoints, load_model, read_checkpoint, write_file
-from diffnotes.classifier import Classifier, accuracy, load_classifier, predict
-from diffnotes.command import Parser, at_least, one_line
-from diffnotes.data import fashion_mnist
+from diffnotes.data import fashion_mnist, to_bytes
 from diffnotes.ddim import Eta, ddim_encode, ddim_sample
 from diffnotes.guidance import guided
 from diffnotes.metrics import Estimate, frechet_distance
-from diffnotes.nets import Network
 from diffnotes.objective import vlb_terms
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, Spacing
-from diffnotes.watch import pixels
+from diffnotes.training.checkpoint import (
+    SHIPPED,
+    TORCH,
+    list_checkpoints,
+    load_model,
+    read_checkpoint,
+    write_file,
+)
+from diffnotes.training.classifier import Classifier, accuracy, load_classifier, predict
+from diffnotes.training.networks import Network
+from diffnotes.training.options import Parser, at_least, one_line
 
 FOLDER = SHIPPED.parent / "measured"
 WEIGHTS = ("fashion", "fashion_classifier")
@@ -247,7 +253,7 @@ def neighbours(tools: Tools, n: int, path: Path) -> Measured:
             "feature_quartiles": [round(v, 3) for v in feature.quantile(quartiles).tolist()],
         }
     arrays = {
-        key: value.numpy().astype(np.float16) if value.ndim == 1 else pixels(value).numpy()
+        key: value.numpy().astype(np.float16) if value.ndim == 1 else to_bytes(value).numpy()
         for key, value in kept.items()
     }
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]

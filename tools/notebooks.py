@@ -14,6 +14,8 @@ from nbformat import NotebookNode
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# the tag `hide-input` folds a cell in the built page; these fold it in JupyterLab and in Colab
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -24,6 +26,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell in notebook.cells:
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in ("mystnb", "tags")})
+        if "hide-input" in cell.metadata.get("tags", []):
+            cell.metadata.update(FOLDED)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
             if "metadata" in output:

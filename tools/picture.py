@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from diffnotes import data, plots
+from diffnotes import data
+from diffnotes.book import plots
 from diffnotes.forward import q_sample
 from diffnotes.schedule import NoiseSchedule
 

@@ -19,7 +19,7 @@ from probes import (
 )
 from site_map import HTML, PAGES, source
 
-from diffnotes.ledger import prose
+from diffnotes.book.ledger import prose
 
 pytestmark = pytest.mark.browser
 

@@ -19,14 +19,14 @@ from typing import Any
 import nbformat
 import yaml
 
-from diffnotes.ledger import prose, syntax_tree
+from diffnotes.book.ledger import prose, syntax_tree
 from tools.notebooks import normalise
 
 ROOT = Path(__file__).resolve().parents[2]
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
-MOST_LINES = 15
+MOST_LINES = 20  # of code in a cell, imports and blank lines not counted
 MOST_BYTES = 3_000_000
 PICTURES = ("image/png", "image/jpeg")
 TAGS = {"hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell"}
@@ -236,9 +236,102 @@ def figures_are_described(notebook: Notebook) -> Iterator[str]:
 def cells_are_short(notebook: Notebook) -> Iterator[str]:
     """A longer code cell belongs in the package."""
     for i, cell in cells(notebook, "code"):
-        lines = source(cell).count("\n") + 1
-        if lines > MOST_LINES:
-            yield f"cell {i}: {lines} lines of code, at most {MOST_LINES}"
+        written = [line for line in source(cell).splitlines() if line.strip()]
+        lines = [line for line in written if not re.match(r"\s*(import|from)\b", line)]
+        if len(lines) > MOST_LINES:
+            yield f"cell {i}: {len(lines)} lines of code, at most {MOST_LINES}"
+
+
+def figures_have_captions(notebook: Notebook) -> Iterator[str]:
+    """Every figure has a number, by its name `fig-...`, and a caption that says what to see in it."""
+    names: set[str] = set()
+    for i, cell in cells(notebook, "code"):
+        if not any(_is_figure(output) for output in cell["outputs"]):
+            continue
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        name, caption = figure.get("name", ""), figure.get("caption", "")
+        if not re.fullmatch(r"fig-[a-z0-9-]+", name) or name in names:
+            yield f"cell {i}: the figure's name must be a new one of the form fig-..., got {name!r}"
+        if len(caption.split()) < 5 or not caption.endswith("."):
+            yield f"cell {i}: the figure's caption must be a sentence, got {caption!r}"
+        names.add(name)
+
+
+def checks_and_drawings_are_folded(notebook: Notebook) -> Iterator[str]:
+    """What a reader looks at is the verdict or the figure; a cell that teaches by being read does neither."""
+    for n, (i, cell) in enumerate(cells(notebook, "code")):
+        folded = {"hide-input", "remove-cell"} & set(cell["metadata"].get("tags", []))
+        checks = re.search(r"\bcheck\.\w+\(", source(cell))
+        draws = any(_is_figure(output) for output in cell["outputs"])
+        imports = re.search(r"^(import|from)\b", source(cell), re.MULTILINE)
+        if (checks or draws or imports) and not folded:
+            kind = "checks" if checks else "draws" if draws else "imports"
+            yield f"cell {i}: a cell that {kind} needs the tag 'hide-input'"
+        if imports and n > 1:
+            yield f"cell {i}: imports belong in the second code cell"
+
+
+def code_is_plain(notebook: Notebook) -> Iterator[str]:
+    """No two statements packed into a tuple, and no comment behind a bracket that it would split."""
+    for i, cell in cells(notebook, "code"):
+        for line in source(cell).splitlines():
+            if re.search(r"[(\[{]\s+#|^\s*[)\]}]+\s+#", line) and not line.strip().endswith(
+                ("fmt: skip", "noqa")
+            ):
+                yield f"cell {i}: a comment goes above its statement: {line.strip()!r}"
+        try:
+            nodes = list(ast.walk(syntax_tree(cell)))
+        except SyntaxError:
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+                packed = [
+                    v for v in node.value.elts if not isinstance(v, ast.Name | ast.Constant | ast.Attribute)
+                ]
+                if any(isinstance(target, ast.Tuple) for target in node.targets) and packed:
+                    yield f"cell {i}: several statements in one line: {ast.unparse(node)!r}"
+
+
+FREE = {"fig", "ax", "axes", "_"}
+
+
+def names_mean_one_thing(notebook: Notebook) -> Iterator[str]:
+    """A global name is given in one cell only. Those of loops may be used again, by loops."""
+    given: dict[str, tuple[int, str]] = {}
+    for i, cell in cells(notebook, "code"):
+        try:
+            body = syntax_tree(cell).body
+        except SyntaxError:
+            continue
+        for name, kind in sorted(set(_globals(body))):
+            before, how = given.setdefault(name, (i, kind))
+            if name not in FREE and (before != i or how != kind) and not how == kind == "loop":
+                yield f"cell {i}: {name} is given ({kind}), and already in cell {before} ({how})"
+
+
+def _globals(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The global names that statements give, each with how: by a loop, or otherwise."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, "def"
+        elif isinstance(node, ast.For):
+            yield from ((n.id, "loop") for n in ast.walk(node.target) if isinstance(n, ast.Name))
+            yield from _globals(node.body)
+        elif isinstance(node, ast.If | ast.With | ast.Try | ast.While):
+            for item in getattr(node, "items", []):
+                if item.optional_vars is not None:
+                    yield from (
+                        (n.id, "loop") for n in ast.walk(item.optional_vars) if isinstance(n, ast.Name)
+                    )
+            yield from _globals(node.body)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                yield from (
+                    (n.id, "=")
+                    for n in ast.walk(target)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                )
 
 
 def headings_are_in_order(notebook: Notebook) -> Iterator[str]:
@@ -379,7 +472,11 @@ RULES = (
     is_small,
     bootstrap_comes_first,
     figures_are_described,
+    figures_have_captions,
+    checks_and_drawings_are_folded,
     cells_are_short,
+    code_is_plain,
+    names_mean_one_thing,
     headings_are_in_order,
     markdown_is_portable,
     spelling_is_british,

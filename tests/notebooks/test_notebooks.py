@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.anchors.index import slugify
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from diffnotes import ledger
+from diffnotes.book import ledger
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").glob("*.md")) + sorted(ROOT.glob("*.md"))

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from pictures import SHADE, difference, pictures
 from PIL import Image, PngImagePlugin
 
-from diffnotes.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, use_style
+from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, use_style
 
 THIS, OTHER = "Matplotlib version3.11.2", "Matplotlib version3.9.0"
 

@@ -8,7 +8,7 @@ import hygiene
 import pytest
 from hygiene import RULES, bootstrap
 
-from diffnotes import ledger
+from diffnotes.book import ledger
 
 ALT = "A red and a blue bell curve that merge into one."
 PLAYER = f'<img alt="{ALT}" src="data:image/png;base64,iVBORw0KGgo\\\nAAA="><script>play("//local")</script>'
@@ -277,7 +277,7 @@ LEDGER_PROBLEMS = [
     ([EQUATION, code("check.exact(*everything)", "b", 1, HOLDS)], "the label must be a literal text"),
     ([EQUATION, code("check.exact('fwd-step', a, b, tol=1)", "b", 1, HOLDS)], "unexpected keyword argument 'tol'"),
     ([EQUATION, code("check.exact('fwd-step', a, b, why=w)", "b", 1, HOLDS)], "why must be a literal text"),
-    ([EQUATION, code("from diffnotes.check import exact", "b", 1)], "import check whole"),
+    ([EQUATION, code("from diffnotes.book.check import exact", "b", 1)], "import check whole"),
     ([EQUATION, code("from diffnotes import check as c", "b", 1)], "import check whole"),
     ([EQUATION, code("for if", "b", 1)], "not Python"),
     ([EQUATION, code("with check.slip('no root'):\n    pass", "b", 1)], "exactly one check"),

@@ -8,7 +8,7 @@ shows, so whether a conditional model made what it was asked for.
 
 The weights that come with the package are those that this command makes:
 
-    python -m diffnotes.classifier --out diffnotes/weights/fashion_classifier.safetensors
+    python -m diffnotes.training.classifier --out diffnotes/weights/fashion_classifier.safetensors
 
 >>> import torch
 >>> network, provenance = load_classifier("fashion_classifier")
@@ -31,10 +31,11 @@ from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, whole
-from diffnotes.checkpoint import SUFFIX, TORCH, check_target, load_weights, save_weights
-from diffnotes.command import Parser, at_least, one_line
 from diffnotes.data import Images, fashion_mnist
-from diffnotes.nets import Image, Labels
+from diffnotes.schedule import Labels
+from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, load_weights, save_weights
+from diffnotes.training.networks import Image
+from diffnotes.training.options import Parser, at_least, one_line
 
 BATCH = 128
 SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # of the gradient descent
@@ -103,7 +104,7 @@ def load_classifier(
 ) -> tuple[Classifier, dict[str, Any]]:
     """The classifier in a file that this module's command wrote, in evaluation mode, and its provenance.
 
-    Path and errors are those of `diffnotes.checkpoint.load_model`.
+    Path and errors are those of `diffnotes.training.checkpoint.load_model`.
     """
     network, provenance, _ = load_weights(path, {"Classifier": Classifier}, device)
     return network, provenance
@@ -122,7 +123,7 @@ def accuracy(network: Classifier, images: Images) -> float:
     return float((predict(network, x) == y).double().mean())
 
 
-def train(images: Images, epochs: int, seed: int = 0, progress: bool = False) -> Classifier:
+def train_classifier(images: Images, epochs: int, seed: int = 0, progress: bool = False) -> Classifier:
     """A classifier trained on `images`, on their device, each shown once an epoch and mirrored or not at random.
 
     Gradient descent with momentum; its rate rises for a quarter of the run and then falls to zero (OneCycleLR). The
@@ -186,18 +187,20 @@ def _convolution(channels: int, out_channels: int, stride: int) -> list[nn.Modul
 
 def main(argv: list[str]) -> None:
     """Train on the training set, test on the test set, and write the weights with the accuracy."""
-    parser = Parser(prog="python -m diffnotes.classifier")
+    parser = Parser(prog="python -m diffnotes.training.classifier")
     parser.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
     parser.add_argument("--epochs", type=at_least(1), default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     check_target(arguments.out, SUFFIX)
     torch.set_num_threads(1)  # the order of the sums, and so the last bits, depend on it
-    network = train(fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True)
+    network = train_classifier(
+        fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True
+    )
     network = network.half().float()  # as they are stored
     reached = accuracy(network, fashion_mnist("test"))
     provenance = {
-        "command": shlex.join(["python", "-m", "diffnotes.classifier", *argv]),
+        "command": shlex.join(["python", "-m", "diffnotes.training.classifier", *argv]),
         "data": "diffnotes.data.fashion_mnist",
         "settings": {**SETTINGS, "batch": BATCH, "epochs": arguments.epochs, "seed": arguments.seed},
         "accuracy": reached,
@@ -209,5 +212,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line("diffnotes.classifier"):
+    with one_line("diffnotes.training.classifier"):
         main(sys.argv[1:])

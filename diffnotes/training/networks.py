@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffnotes.arguments import (
@@ -39,9 +39,8 @@ from diffnotes.arguments import (
     whole,
     whole_numbers,
 )
-from diffnotes.schedule import Batch, Time
+from diffnotes.schedule import Batch, Labels, Time
 
-Labels = Integer[Tensor, " batch"]  # int64, or what fits into it
 Image = Float[Tensor, "batch channels height width"]
 Maps = Float[Tensor, "batch _ height width"]  # any number of channels
 Vector = Float[Tensor, "batch features"]

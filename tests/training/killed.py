@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from devices import grown
 
-from diffnotes.checkpoint import list_checkpoints
-from diffnotes.nets import UNet
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import TrainConfig, Trainer, fit
+from diffnotes.training.checkpoint import list_checkpoints
+from diffnotes.training.loop import TrainConfig, Trainer, fit
+from diffnotes.training.networks import UNet
 
 SCHEDULE = NoiseSchedule.linear(T=50)
 CONFIG = TrainConfig(steps=60, batch=8, accumulate=2, label_drop=0.3, warmup=5, save_every=2, keep=2)

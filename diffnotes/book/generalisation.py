@@ -1,6 +1,6 @@
 """Chapter 6's experiment: the same small network, trained on few images and on many, twice for each number.
 
-    python -m diffnotes.generalisation    # about 25 minutes on one CPU core; a stopped run goes on where it was
+    python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run goes on where it was
 
 For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
 from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
@@ -33,16 +33,16 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from diffnotes.arguments import check_batch, per_example, usable_device, whole
-from diffnotes.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
-from diffnotes.command import Parser, at_least, folder, one_line
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
-from diffnotes.metrics import _flat, _same_points
-from diffnotes.nets import UNet
+from diffnotes.metrics import check_points
 from diffnotes.reverse import predict_x0
-from diffnotes.schedule import NoisePredictor, NoiseSchedule
-from diffnotes.train import TrainConfig, draw_times, fit
+from diffnotes.schedule import NoisePredictor, NoiseSchedule, flat
+from diffnotes.training.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
+from diffnotes.training.loop import TrainConfig, draw_times, fit
+from diffnotes.training.networks import UNet
+from diffnotes.training.options import Parser, at_least, folder, one_line
 
 Half = Literal["A", "B"]
 Pictures = Float[Tensor, "n *picture"]
@@ -109,7 +109,7 @@ def settings(n: int) -> TrainConfig:
     return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
 
 
-def train(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
+def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
     """The averaged network, trained on one half, and its loss over the last eighth of the steps.
 
     A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same
@@ -164,8 +164,8 @@ def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
     Raises:
         ValueError: there is no picture, or the pictures differ in shape.
     """
-    _same_points(x, y, at_least=1)
-    a, b = _flat(x), _flat(y)
+    check_points(x, y, at_least=1)
+    a, b = flat(x).double(), flat(y).double()
     table: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
     return table / math.sqrt(a.shape[1])
 
@@ -199,7 +199,7 @@ def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float
     t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
     noise = torch.randn(x.shape, generator=generator)
     eps = model(q_sample(SCHEDULE, x, t, noise), t)
-    return (eps - noise).square().flatten(1).mean(1)
+    return flat(eps - noise).square().mean(1)
 
 
 @torch.no_grad()
@@ -272,7 +272,7 @@ def _summary(values: Tensor) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Train what is missing in the folder, one network after the other, then measure."""
-    parser = Parser(prog="python -m diffnotes.generalisation", description=__doc__)
+    parser = Parser(prog="python -m diffnotes.book.generalisation", description=__doc__)
     parser.add_argument(
         "--folder", type=folder, default=FOLDER, help="where networks are looked for and written"
     )
@@ -284,16 +284,16 @@ def main(argv: list[str]) -> None:
     check_target(arguments.folder / TABLE, ".json")
     for n in arguments.sizes:
         half(n, "A")  # which refuses a number that is too large
-    command = shlex.join(["python", "-m", "diffnotes.generalisation", *argv])
+    command = shlex.join(["python", "-m", "diffnotes.book.generalisation", *argv])
     for n in arguments.sizes:
         for which, seed in _runs(n):
             path = _file(n, which, arguments.folder, seed)
             if not path.exists():
                 start = time.process_time()
-                net, loss = train(n, which, device, seed)
+                net, loss = train_half(n, which, device, seed)
                 origin = {
                     "command": command,
-                    "data": f"diffnotes.generalisation.half({n}, {which!r})",
+                    "data": f"diffnotes.book.generalisation.half({n}, {which!r})",
                     "settings": asdict(replace(settings(n), seed=seed)),
                     "loss": round(loss, 5),
                     "seconds": round(time.process_time() - start),
@@ -312,5 +312,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line("diffnotes.generalisation"):
+    with one_line("diffnotes.book.generalisation"):
         main(sys.argv[1:])

@@ -15,12 +15,12 @@ import torch
 from devices import grown
 from torch import Tensor
 
-from diffnotes import __main__ as cli
-from diffnotes import distributed, run
-from diffnotes.nets import UNet
-from diffnotes.presets import PRESETS, Preset
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import TrainConfig, Trainer, fit
+from diffnotes.training import commands as cli
+from diffnotes.training import distributed, run
+from diffnotes.training.loop import TrainConfig, Trainer, fit
+from diffnotes.training.networks import UNet
+from diffnotes.training.presets import PRESETS, Preset
 
 SCHEDULE = NoiseSchedule.linear(T=50)
 CONFIG = TrainConfig(steps=10, batch=8, label_drop=0.3, warmup=2, save_every=4)

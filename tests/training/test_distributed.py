@@ -12,10 +12,10 @@ import pytest
 import several
 import torch
 
-from diffnotes import __main__ as cli
-from diffnotes import distributed
-from diffnotes.checkpoint import list_checkpoints
-from diffnotes.train import fit
+from diffnotes.training import commands as cli
+from diffnotes.training import distributed
+from diffnotes.training.checkpoint import list_checkpoints
+from diffnotes.training.loop import fit
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="starts and kills processes as Linux does"),

@@ -17,10 +17,10 @@ from devices import fake, grown
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes import nets
-from diffnotes.nets import MLP, UNet, drop_labels, time_embedding
 from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoiseSchedule
+from diffnotes.training import networks as nets
+from diffnotes.training.networks import MLP, UNet, drop_labels, time_embedding
 
 T = 100
 
@@ -315,7 +315,7 @@ def test_channels_last_changes_the_layout_and_not_the_answer():
 
 COMPARE = """
 import torch
-from diffnotes.nets import MLP, UNet
+from diffnotes.training.networks import MLP, UNet
 torch.manual_seed(0)
 for net, event in (MLP(2, 100, width=16, classes=3), (2,)), (UNet(1, 100, 8, (1, 1), classes=3), (1, 8, 8)):
     for weights in net.parameters():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffnotes import check
+from diffnotes.book import check
 
 # function -> word on the page
 KINDS = {"symbolic": "symbolic", "exact": "exact", "monte_carlo": "Monte Carlo"}
@@ -226,7 +226,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         names = [alias.asname for alias in node.names if alias.name == "check"]
-        if node.module == "diffnotes.check" or (node.module == "diffnotes" and any(names)):
+        if node.module == "diffnotes.book.check" or (node.module == "diffnotes" and any(names)):
             self.problems.append("import check whole and under its own name, or its calls are not counted")
 
     def visit_Assign(self, node: ast.Assign) -> None:

@@ -4,9 +4,9 @@ Both are callbacks for `fit`. They only look: a run with them ends with the same
 
 >>> import tempfile
 >>> from diffnotes.data import swiss_roll
->>> from diffnotes.nets import MLP
+>>> from diffnotes.training.networks import MLP
 >>> from diffnotes.schedule import NoiseSchedule
->>> from diffnotes.train import TrainConfig, fit
+>>> from diffnotes.training.loop import TrainConfig, fit
 >>> folder = tempfile.TemporaryDirectory()
 >>> metrics = Metrics(folder.name, every=50)
 >>> _ = fit(NoiseSchedule.linear(T=100), MLP(dim=2, T=100), swiss_roll, TrainConfig(steps=100), callbacks=[metrics])
@@ -15,32 +15,30 @@ Both are callbacks for `fit`. They only look: a run with them ends with the same
 >>> folder.cleanup()
 """
 
+import io
 import json
 import math
-import struct
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Generator, Tensor
+from PIL import Image
+from torch import Generator
 
 from diffnotes.arguments import whole
-from diffnotes.checkpoint import write_file
+from diffnotes.data import to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
-from diffnotes.nets import Image, Network
-from diffnotes.schedule import Batch
-from diffnotes.train import Trainer
-
-Bytes = UInt8[Tensor, "batch *event"]
+from diffnotes.training.checkpoint import write_file
+from diffnotes.training.loop import Trainer
+from diffnotes.training.networks import Image as Images
+from diffnotes.training.networks import Network
 
 
 class Metrics:
-    """After every `every` steps, one line of JSON in FOLDER/metrics.jsonl; also to TensorBoard, where it is installed.
+    """After every `every` steps, one line of JSON in FOLDER/metrics.jsonl.
 
     A line has the `step`, the mean `loss` since the line before (per coordinate: an untrained network has about 1), the
     learning `rate` and the 2-norm of the gradient before clipping (`gradient_norm`) of that step, and
@@ -53,7 +51,6 @@ class Metrics:
     def __init__(self, folder: str | Path, every: int = 50) -> None:
         whole("every", every)
         self.path, self.every = Path(folder) / "metrics.jsonl", every
-        self.board: Any = None
         self._last: tuple[int, float] | None = None  # the step and the time of the line before
 
     def __call__(self, trainer: Trainer[Any]) -> None:
@@ -77,30 +74,19 @@ class Metrics:
     def _start(self, done: int) -> None:
         """Begin after step `done`: keep the whole lines up to it, and no others."""
         old = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in old if line.endswith(b"\n") and _step(line) <= done]
+        kept = [line for line in old if line.endswith(b"\n") and _step_of_line(line) <= done]
         if kept != old:
             write_file(self.path, b"".join(kept))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            pass
-        else:
-            folder = str(self.path.parent / "tensorboard")
-            self.board = SummaryWriter(folder, purge_step=done + 1)
         self._last = done, time.perf_counter()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with open(self.path, "ab", buffering=0) as file:
             file.write(json.dumps({"step": step, **finite}).encode() + b"\n")
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
-            self.board.flush()
 
 
-def _step(line: bytes) -> int | float:
+def _step_of_line(line: bytes) -> int | float:
     """The step of a line of metrics; infinity for what is no such line."""
     try:
         return int(json.loads(line)["step"])
@@ -147,16 +133,7 @@ class Pictures:
         write_file(self.folder / "samples" / f"step-{trainer.done:08d}.png", png(x, columns))
 
 
-def pixels(x: Batch) -> Bytes:
-    """Images on [-1, 1] as bytes, 0 .. 255, what lies beyond cut off.
-
-    >>> pixels(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
-    tensor([  0, 128, 255, 255], dtype=torch.uint8)
-    """
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def png(x: Image, columns: int) -> bytes:
+def png(x: Images, columns: int) -> bytes:
     """A PNG file with images in rows of `columns`, in their order, with 2 white pixels between.
 
     Args:
@@ -175,17 +152,10 @@ def png(x: Image, columns: int) -> bytes:
     sheet = torch.full(
         (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8
     )
-    for i, image in enumerate(pixels(x.float()).cpu()):
+    for i, image in enumerate(to_bytes(x.float()).cpu()):
         row, column = divmod(i, columns)
         top, left = row * (height + gap), column * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
-    lines = sheet.permute(1, 2, 0).flatten(1)
-    lines = torch.cat([torch.zeros(len(lines), 1, dtype=torch.uint8), lines], dim=1)  # 0: a line as it is
-    head = struct.pack(">IIBBBBB", sheet.shape[2], sheet.shape[1], 8, 0 if channels == 1 else 2, 0, 0, 0)
-    parts = {b"IHDR": head, b"IDAT": zlib.compress(lines.numpy().tobytes(), 9), b"IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts.items())
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file: its length, kind, content and checksum."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    file = io.BytesIO()
+    Image.fromarray(sheet.permute(1, 2, 0).squeeze(2).numpy()).save(file, "PNG", optimize=True)
+    return file.getvalue()

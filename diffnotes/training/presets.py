@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
-from diffnotes.data import Images, cifar10, fashion_mnist, swiss_roll
-from diffnotes.nets import MLP, Network, UNet
+from diffnotes.data import Images, cifar10, fashion_mnist, swiss_roll, to_bytes
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import Shuffled, TrainConfig
-from diffnotes.watch import pixels
+from diffnotes.training.loop import Shuffled, TrainConfig
+from diffnotes.training.networks import MLP, Network, UNet
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _cifar10_gpu() -> Preset:
 
 def _in_bytes(images: Images, flip: bool = False) -> Shuffled:
     """A quarter of the memory, and of the way to a GPU; the trainer puts them on [-1, 1] again."""
-    return Shuffled(pixels(images.x), images.y, flip=flip)
+    return Shuffled(to_bytes(images.x), images.y, flip=flip)
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {

@@ -8,13 +8,13 @@ numbers to lose, and a run that was killed and resumed ends with the same bits a
 machine, with the same number of threads). What is random inside a network (dropout) uses torch's global
 generators; checkpoints hold their states.
 
-Where `torchrun` has started several processes (see `diffnotes.distributed`), a step is that of one process at the same
-batch, up to rounding: each draws all that is random of the step, which is cheap, and trains on every size-th example of
-it. So a run may be resumed by any number of processes.
+Where `torchrun` has started several processes (see `training.distributed`), a step is that of one process at the same
+batch, up to rounding: each draws all that is random of the step, which is cheap, and trains on every size-th example
+of it. So a run may be resumed by any number of processes.
 
 >>> import torch
 >>> from diffnotes.data import swiss_roll
->>> from diffnotes.nets import MLP
+>>> from diffnotes.training.networks import MLP
 >>> from diffnotes.schedule import NoiseSchedule
 >>> config = TrainConfig(steps=200, batch=256, rate=3e-3)
 >>> trained = fit(NoiseSchedule.linear(T=1000), MLP(dim=2, T=1000), swiss_roll, config)
@@ -23,6 +23,7 @@ it. So a run may be resumed by any number of processes.
 """
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import json
@@ -39,42 +40,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from diffnotes import distributed
-from diffnotes.checkpoint import (
+from diffnotes.data import from_bytes
+from diffnotes.objective import simple_loss
+from diffnotes.schedule import NoiseSchedule, check_T
+from diffnotes.training import distributed
+from diffnotes.training.checkpoint import (
     BETAS,
     Tensors,
     alone_in,
-    check_fit,
     check_shapes,
     list_checkpoints,
-    load_model,
     model_bytes,
     read_checkpoint,
-    save_model,
     unwrapped,
     write_checkpoint,
 )
-from diffnotes.data import _unit
-from diffnotes.nets import Network, drop_labels
-from diffnotes.objective import simple_loss
-from diffnotes.schedule import NoiseSchedule
-
-__all__ = [
-    "Ahead",
-    "Drawn",
-    "Shuffled",
-    "TrainConfig",
-    "Trained",
-    "Trainer",
-    "draw_times",
-    "ema_decay",
-    "fit",
-    "learning_rate",
-]
-__all__ += ["load_model", "save_model"]
+from diffnotes.training.networks import Network, drop_labels
 
 Times = Literal["uniform", "stratified", "antithetic"]
 Decay = Literal["cosine", "constant"]
@@ -245,7 +229,7 @@ class Shuffled:
         index = torch.cat(parts)
         x, y = self.x[index], None if self.y is None else self.y[index]
         if self.flip:
-            generator = Generator().manual_seed(_seed(seed, "flip", step))
+            generator = Generator().manual_seed(seed_of(seed, "flip", step))
             mirrored = (torch.rand(size, generator=generator) < 0.5).to(x.device)
             x = torch.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         return x, y
@@ -254,7 +238,7 @@ class Shuffled:
         if (epoch, seed) not in self._orders:
             while len(self._orders) > 1:  # two are enough: a batch may reach from one epoch into the next
                 del self._orders[next(iter(self._orders))]
-            generator = Generator().manual_seed(_seed(seed, "order", epoch))
+            generator = Generator().manual_seed(seed_of(seed, "order", epoch))
             self._orders[epoch, seed] = torch.randperm(len(self.x), generator=generator).to(self.x.device)
         return self._orders[epoch, seed]
 
@@ -275,7 +259,7 @@ class Drawn:
         self.draw, self.generator = draw, Generator(device)
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
-        drawn = self.draw(size, self.generator.manual_seed(_seed(seed, "data", step)))
+        drawn = self.draw(size, self.generator.manual_seed(seed_of(seed, "data", step)))
         return drawn if isinstance(drawn, tuple) else (drawn, None)
 
 
@@ -331,7 +315,7 @@ def _source(data: Data) -> Source:
     return data if isinstance(data, Source) else Drawn(data)
 
 
-def _seed(*key: object) -> int:
+def seed_of(*key: object) -> int:
     """A seed from any key: unlike seeds for unlike keys, alike on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
 
@@ -354,7 +338,7 @@ class Trainer(Generic[Net]):
         given, model = model, cast(Net, unwrapped(model))
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
-        check_fit(schedule, model)
+        check_T(schedule, model)
         if config.label_drop and not (isinstance(model, Network) and model.classes):
             raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
         self.rank, self.size = distributed.rank(), distributed.size()
@@ -369,7 +353,7 @@ class Trainer(Generic[Net]):
         self.together = DistributedDataParallel(model) if self.size > 1 else None
         network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
-        self.average = AveragedModel(model, multi_avg_fn=self._averaging).requires_grad_(False)
+        self.ema = copy.deepcopy(model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=config.rate, weight_decay=config.weight_decay
         )
@@ -379,10 +363,6 @@ class Trainer(Generic[Net]):
         self.done = self._checked = 0
         # Looking at a loss makes the host wait for the device: free on the CPU, so there it is done at every step.
         self.look_every = 1 if self.device.type == "cpu" else 50
-
-    @property
-    def ema(self) -> Net:
-        return cast(Net, self.average.module)
 
     def step(self) -> None:
         """One step of the optimiser.
@@ -411,7 +391,8 @@ class Trainer(Generic[Net]):
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, k)
         self.optimiser.step()
-        self.average.update_parameters(self.model)
+        average = get_ema_multi_avg_fn(ema_decay(config, k))  # type: ignore[no-untyped-call]
+        average(list(self.ema.parameters()), list(self.model.parameters()), None)
         self.done += 1
 
     def _apart(self, more_to_come: bool) -> contextlib.AbstractContextManager[None]:
@@ -432,20 +413,17 @@ class Trainer(Generic[Net]):
             )
         self._checked = upto
 
-    def _averaging(self, average: Any, current: Any, n: Any) -> None:
-        get_ema_multi_avg_fn(ema_decay(self.config, self.done))(average, current, n)  # type: ignore[no-untyped-call]
-
     def _draw(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Everything random of step k: the batch, its times and its noise, its labels with some dropped.
 
         The draws are those of the whole batch; what is returned are this process's rows of it.
         """
-        config, generator = self.config, self.generator.manual_seed(_seed(self.config.seed, "step", k))
+        config, generator = self.config, self.generator.manual_seed(seed_of(self.config.seed, "step", k))
         if self.size > 1:  # what is random inside the network: every process has its own
-            torch.manual_seed(_seed(config.seed, "inside", k, self.rank))
+            torch.manual_seed(seed_of(config.seed, "inside", k, self.rank))
         x0, y = self.data.batch(k, config.batch, config.seed)
         x0 = (x0[self.rows] if self.data is self.source else x0).to(self.device, non_blocking=True)
-        x0 = (_unit(x0) if x0.dtype == torch.uint8 else x0).to(self.dtype)
+        x0 = (from_bytes(x0) if x0.dtype == torch.uint8 else x0).to(self.dtype)
         t = draw_times(self.schedule.T, config.batch, config.times, generator)
         shape = (config.batch, *x0.shape[1:])
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
@@ -467,7 +445,7 @@ class Trainer(Generic[Net]):
     # ---- checkpoints ------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint (see `diffnotes.checkpoint`) and drop old ones; of several processes, only rank 0 writes.
+        """Write a checkpoint (see `training.checkpoint`) and drop old ones; of several processes, only rank 0 writes.
 
         Raises:
             ValueError: a loss was not finite: such a state is not kept.
@@ -498,7 +476,7 @@ class Trainer(Generic[Net]):
         random = {"random.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return {**moments, **random, "losses": self.losses[: self.done], "ema.n": self.average.n_averaged}
+        return {**moments, **random, "losses": self.losses[: self.done]}
 
     def load(self, path: Path) -> None:
         """Take up the checkpoint at `path`. Nothing has changed where it raises.
@@ -511,7 +489,7 @@ class Trainer(Generic[Net]):
             weights, ema, rest = (files[f"{name}.safetensors"] for name in ("weights", "ema", "optimiser"))
             done, train, betas = state["step"], state["train"], weights.pop(BETAS)
             del ema[BETAS]
-            losses, n_averaged, random = rest["losses"], rest["ema.n"], rest["random.cpu"]
+            losses, random = rest["losses"], rest["random.cpu"]
         except KeyError as error:
             raise ValueError(f"checkpoint {path} is incomplete: it has no {error}") from error
         check_shapes(path, weights, self.model)
@@ -524,7 +502,6 @@ class Trainer(Generic[Net]):
         self.optimiser.load_state_dict(self._moments(rest))
         self.model.load_state_dict(weights)
         self.ema.load_state_dict(ema)
-        self.average.n_averaged.copy_(n_averaged)
         self.losses[:done] = losses.to(self.device)
         self.done = self._checked = done
         torch.set_rng_state(random)

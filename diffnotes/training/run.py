@@ -1,10 +1,10 @@
 """What the command line does, as functions: run a preset, draw samples, measure the likelihood of test images.
 
-Each works alone or as one of several processes (see `diffnotes.distributed`). Samples and likelihoods are worked out
+Each works alone or as one of several processes (see `training.distributed`). Samples and likelihoods are worked out
 batch by batch, and all that is random in a batch comes from a generator seeded with (seed, number of the batch). So
 they depend on the size of a batch, and not on the number of processes.
 
->>> from diffnotes.checkpoint import load_model
+>>> from diffnotes.training.checkpoint import load_model
 >>> net, schedule, _ = load_model("swiss_roll")
 >>> samples(schedule, net, 5, (2,), steps=10).shape
 torch.Size([5, 2])
@@ -19,22 +19,22 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from diffnotes import distributed
-from diffnotes.checkpoint import SUFFIX, TORCH, check_fit, check_target, save_model
 from diffnotes.ddim import Eta, ddim_sample, ddim_sigma, dpmpp_2m_sample
 from diffnotes.guidance import guided
-from diffnotes.nets import Image, Labels, Network
 from diffnotes.objective import bits_per_dim, vlb_terms
-from diffnotes.presets import Preset
 from diffnotes.reverse import Variance, ddpm_sample
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, Spacing, timesteps
-from diffnotes.train import TrainConfig, Trainer, _seed, fit
-from diffnotes.watch import Metrics, Pictures
+from diffnotes.schedule import Batch, Labels, NoisePredictor, NoiseSchedule, Spacing, check_T, timesteps
+from diffnotes.training import distributed
+from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model
+from diffnotes.training.loop import TrainConfig, Trainer, fit, seed_of
+from diffnotes.training.networks import Image, Network
+from diffnotes.training.presets import Preset
+from diffnotes.training.watch import Metrics, Pictures
 
 Sampler = Literal["ddim", "ddpm", "2m"]
 
 
-def train(
+def train_preset(
     preset: Preset,
     config: TrainConfig,
     out: Path,
@@ -131,7 +131,7 @@ def samples(
     y = labels(n, classes).to(device)
 
     def draw(number: int, rows: slice) -> Tensor:
-        generator = Generator(device).manual_seed(_seed(seed, "samples", number))
+        generator = Generator(device).manual_seed(seed_of(seed, "samples", number))
         x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
         eps = guided(model, y[rows], guidance) if classes else model
         how: dict[str, Any] = {"steps": steps, "spacing": spacing, "clip": clip}
@@ -164,7 +164,7 @@ def check_sampling(
         ValueError: the schedule is not the network's; the sampler is unknown or has no eta; guidance without classes;
             or a value is out of range.
     """
-    check_fit(schedule, model)
+    check_T(schedule, model)
     if n < 1 or batch < 1:
         raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
     if sampler not in get_args(Sampler):
@@ -226,7 +226,7 @@ def likelihood(
         ValueError: `every` is not in 1..T, there are not two batches, the schedule is not the network's, or see
             `vlb_terms`.
     """
-    check_fit(schedule, model)
+    check_T(schedule, model)
     n, dims = len(images), images[0].numel()
     if not 1 <= every <= schedule.T:
         raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")
@@ -235,8 +235,8 @@ def likelihood(
     device, head = schedule.betas.device, min(schedule.T // every, schedule.T - 1)
 
     def terms(number: int, rows: slice) -> Tensor:
-        first = torch.randint(every, (), generator=Generator().manual_seed(_seed(seed, "first", number)))
-        generator = Generator(device).manual_seed(_seed(seed, "likelihood", number))
+        first = torch.randint(every, (), generator=Generator().manual_seed(seed_of(seed, "first", number)))
+        generator = Generator(device).manual_seed(seed_of(seed, "likelihood", number))
         ts = [*range(2, 2 + head), *range(2 + head + int(first), schedule.T + 1, every)]
         eps: NoisePredictor = model if y is None else guided(model, y[rows].to(device))
         found = vlb_terms(

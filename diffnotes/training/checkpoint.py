@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from diffnotes.arguments import usable_device
-from diffnotes.nets import NETWORKS, Network
-from diffnotes.schedule import NoiseSchedule
+from diffnotes.schedule import NoiseSchedule, check_T
+from diffnotes.training.networks import NETWORKS, Network
 
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 SUMS = "SHA256SUMS"
 BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
@@ -86,7 +86,7 @@ def save_model(
             the schedule is not the network's.
         OSError: the disk is full or refuses; what was at `path` is untouched.
     """
-    check_fit(schedule, unwrapped(model))
+    check_T(schedule, unwrapped(model))
     save_weights(path, model, provenance, dtype, _with_betas({}, schedule))
 
 
@@ -202,12 +202,6 @@ def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, 
     return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
 
 
-def check_fit(schedule: NoiseSchedule, model: nn.Module) -> None:
-    """Raise ValueError for a network that was made for another number of steps."""
-    if isinstance(model, Network) and model.T != schedule.T:
-        raise ValueError(f"the network is for T={model.T}, the schedule has T={schedule.T}")
-
-
 def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
     """Raise ValueError for tensors that are not those of this architecture, naming the first that is off."""
     have = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -285,7 +279,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
         ) from error
     shutil.rmtree(old, ignore_errors=True)
     _clear(folder)
-    for outdated in [path for path in list_checkpoints(folder) if _step(path) <= step][:-keep]:
+    for outdated in [path for path in list_checkpoints(folder) if _step_in_name(path) <= step][:-keep]:
         shutil.rmtree(outdated, ignore_errors=True)
     return final
 
@@ -314,12 +308,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder` from the oldest to the newest, by the step in their names."""
-    found = {_step(path): path for path in folder.glob(".old-step-*") if _step(path) >= 0}
-    found |= {_step(path): path for path in folder.glob("step-*") if _step(path) >= 0}
+    found = {_step_in_name(path): path for path in folder.glob(".old-step-*") if _step_in_name(path) >= 0}
+    found |= {_step_in_name(path): path for path in folder.glob("step-*") if _step_in_name(path) >= 0}
     return [found[step] for step in sorted(found)]
 
 
-def _step(path: Path) -> int:
+def _step_in_name(path: Path) -> int:
     """The step of a checkpoint; -1 for what is none."""
     match = re.fullmatch(r"(?:\.old-step-(?=\d{8,}$)|step-)(\d+)", path.name)
     return int(match[1]) if match and path.is_dir() else -1

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,17 @@ import several
 import torch
 from PIL import Image
 
-from diffnotes import __main__ as cli
-from diffnotes import checkpoint, classifier, generalisation, presets, run
-from diffnotes.checkpoint import list_checkpoints, load_model, save_model
-from diffnotes.data import Images
-from diffnotes.nets import MLP, UNet
+from diffnotes.book import generalisation
+from diffnotes.data import Images, to_bytes
 from diffnotes.objective import VLBTerms, vlb_terms
-from diffnotes.presets import PRESETS, Preset
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.train import Shuffled, TrainConfig
-from diffnotes.watch import Metrics, Pictures, pixels, png
+from diffnotes.training import checkpoint, classifier, presets, run
+from diffnotes.training import commands as cli
+from diffnotes.training.checkpoint import list_checkpoints, load_model, save_model
+from diffnotes.training.loop import Shuffled, TrainConfig, seed_of
+from diffnotes.training.networks import MLP, UNet
+from diffnotes.training.presets import PRESETS, Preset
+from diffnotes.training.watch import Metrics, Pictures, png
 
 SCHEDULE = NoiseSchedule.linear(T=50)
 
@@ -183,29 +183,6 @@ def test_a_torn_line_is_repaired_and_steps_are_not_told_twice(tmp_path):
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
 
 
-def test_metrics_go_to_tensorboard_where_there_is_one(tmp_path, monkeypatch):
-    made = []
-
-    class SummaryWriter:
-        def __init__(self, folder, purge_step):
-            self.folder, self.purge_step, self.scalars = folder, purge_step, []
-            made.append(self)
-
-        def add_scalar(self, name, value, step):
-            self.scalars.append((name, step))
-
-        def flush(self):
-            pass
-
-    board = types.ModuleType("torch.utils.tensorboard")
-    board.SummaryWriter = SummaryWriter
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    train(tmp_path, "--folder", str(tmp_path / "run"), "--steps", "50")
-    (writer,) = made
-    assert (writer.folder, writer.purge_step) == (str(tmp_path / "run/tensorboard"), 1)
-    assert writer.scalars == [(n, 50) for n in ("loss", "rate", "gradient_norm", "images_per_second")]
-
-
 def test_what_is_not_finite_is_null(tmp_path):
     metrics = Metrics(tmp_path)
     metrics._start(done=0)
@@ -225,14 +202,14 @@ def test_a_png_holds_the_images(channels, tmp_path):
         sheet = torch.from_numpy(np.array(image)).reshape(14, 22, channels)
     for i in range(5):
         top, left = 8 * (i // 3), 8 * (i % 3)
-        assert torch.equal(sheet[top : top + 6, left : left + 6].permute(2, 0, 1), pixels(x[i]))
+        assert torch.equal(sheet[top : top + 6, left : left + 6].permute(2, 0, 1), to_bytes(x[i]))
     assert (sheet[6:8] == 255).all()
     assert (sheet[8:, 16:] == 255).all()  # the place that is left
 
 
 def test_every_byte_comes_back():
     x = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    assert torch.equal(pixels(x / 127.5 - 1), x)
+    assert torch.equal(to_bytes(x / 127.5 - 1), x)
 
 
 def test_what_is_no_picture(no_shape_checks):
@@ -335,7 +312,10 @@ def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"schedule": NoiseSchedule.linear(T=40)}, "the network is for T=50, the schedule has T=40"),
+        (
+            {"schedule": NoiseSchedule.linear(T=40)},
+            "model must be made for the schedule's T = 40, got one for T = 50",
+        ),
         ({"n": 0}, "n and batch must be at least 1, got 0 and 50"),
         ({"batch": 0}, "n and batch must be at least 1, got 3 and 0"),
         ({"eta": math.nan}, "eta must lie in"),
@@ -438,7 +418,7 @@ def test_the_bound_is_that_of_vlb_terms():
     found = run.likelihood(SCHEDULE, net, x, batch=3, seed=4)
     nats = []
     for number, part in enumerate(x.split(3)):
-        generator = torch.Generator().manual_seed(run._seed(4, "likelihood", number))
+        generator = torch.Generator().manual_seed(seed_of(4, "likelihood", number))
         nats.append(vlb_terms(SCHEDULE, net, part, decoder="discrete", generator=generator).bound)
     bits = torch.cat(nats) / (64 * math.log(2))
     assert found["bits_per_dim"] == pytest.approx(float(bits.mean()), rel=1e-12)
@@ -569,7 +549,7 @@ def test_control_c_is_one_line(words, said, monkeypatch, capsys, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    for name in ("train", "samples", "likelihood"):
+    for name in ("train_preset", "samples", "likelihood"):
         monkeypatch.setattr(run, name, interrupted)
     with pytest.raises(SystemExit) as caught:
         cli.main([*words.split(), "--device", "cpu"])

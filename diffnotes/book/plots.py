@@ -5,7 +5,7 @@ and Ito (2008), which readers with any colour vision can tell apart; lines diffe
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import Any
 
@@ -43,6 +43,26 @@ def use_style() -> None:
             "grid.alpha": 0.3,
         }
     )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under their heads in columns aligned to the right, the first to the left; a cell prints as `str`.
+
+    >>> table(["steps", "error"], [(10, "0.21 ± 0.02"), (100, "0.02 ± 0.01")])
+    steps        error
+    10     0.21 ± 0.02
+    100    0.02 ± 0.01
+    """
+    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    for name, *cells in lines:
+        print(name.ljust(first), *(cell.rjust(w) for cell, w in zip(cells, widths, strict=True)), sep="  ")
+
+
+def estimates(ax: Axes, x: Sequence[float], values: Sequence[Any], style: str, **look: Any) -> None:
+    """Estimates (each with `value` and `stderr`) over x, as a line with error bars of one standard error."""
+    heights, errors = [v.value for v in values], [v.stderr for v in values]
+    ax.errorbar(x, heights, errors, fmt=style, **{"markersize": 4, **look})
 
 
 def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[str]) -> None:
@@ -133,7 +153,7 @@ _SIGNS = {  # what stands in for each icon of the template, by its class
 def _offline(page: str, label: str, name: str) -> str:
     found = re.search(r"_anim_img([0-9a-f]{32})", page)
     if not found:
-        raise RuntimeError("matplotlib's player no longer has the template that diffnotes.plots knows")
+        raise RuntimeError("matplotlib's player no longer has the template that diffnotes.book.plots knows")
     page = re.sub(r"<link[^>]*>", "", page.replace(found[1], name))
     page = page.replace("<img id=", f'<img alt="{label}" style="max-width: 100%" id=')
     page = page.replace(

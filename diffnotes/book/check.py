@@ -19,7 +19,7 @@ half of that: a wrong formula, put in on purpose, which the check inside must ca
 ...     exact("fwd-alpha-bar", 0.25, 0.5)
 (fwd-alpha-bar) exact check: fails, as it must: the square root left out
 
-`diffnotes.ledger` reads the notebooks and says which equation has which checks, and what is missing.
+`diffnotes.book.ledger` reads the notebooks and says which equation has which checks, and what is missing.
 """
 
 import math

@@ -10,12 +10,18 @@ from devices import Ops, fake
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffnotes import classifier
-from diffnotes.checkpoint import SHIPPED, load_model
-from diffnotes.classifier import Classifier, accuracy, load_classifier, main, predict, train
-from diffnotes.data import Images, fashion_mnist, shapes
+from diffnotes.data import Images, fashion_mnist, shapes, to_bytes
 from diffnotes.metrics import Estimate, frechet_distance, noise_floor
-from diffnotes.watch import pixels
+from diffnotes.training import classifier
+from diffnotes.training.checkpoint import SHIPPED, load_model
+from diffnotes.training.classifier import (
+    Classifier,
+    accuracy,
+    load_classifier,
+    main,
+    predict,
+    train_classifier,
+)
 
 NAME = "fashion_classifier"
 
@@ -132,7 +138,7 @@ def test_files_of_other_kinds_are_refused() -> None:
 
 def test_it_learns_and_is_a_function_of_its_seed() -> None:
     images = discs_and_noise(512)
-    one, two, other = (train(images, epochs=15, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (train_classifier(images, epochs=15, seed=seed) for seed in (0, 0, 1))
     assert accuracy(one, discs_and_noise(100)) == 1
     assert not one.training
     pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
@@ -153,7 +159,9 @@ def test_the_command_writes_what_it_tested(
     network, provenance = load_classifier(path)
     assert provenance["accuracy"] == accuracy(network, sets["test"])
     assert provenance["settings"]["epochs"] == 2
-    assert provenance["command"] == f"python -m diffnotes.classifier --out {path} --epochs 2 --seed 3"
+    assert (
+        provenance["command"] == f"python -m diffnotes.training.classifier --out {path} --epochs 2 --seed 3"
+    )
     shown = f"{100 * provenance['accuracy']:.2f}% of the test images"
     assert shown in capsys.readouterr().out
     first = path.read_bytes()
@@ -168,12 +176,12 @@ def test_the_command_writes_what_it_tested(
 def test_bad_input_is_named() -> None:
     x, y = discs_and_noise(8)
     with pytest.raises(ValueError, match="epochs must make 5 steps or more, got 4 of 1 steps each"):
-        train(Images(x, y), epochs=4)
+        train_classifier(Images(x, y), epochs=4)
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         Classifier(classes=0)
     x[3] = math.nan
     with pytest.raises(ValueError, match="the loss must be finite, it is not from step 0 on"):
-        train(Images(x, y), epochs=5)
+        train_classifier(Images(x, y), epochs=5)
 
 
 # ---- devices ----------------------------------------------------------------------------------------------------
@@ -209,14 +217,14 @@ def test_on_a_gpu(images: Images) -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_bytes_are_not_taken_for_white(network: Classifier, images: Images) -> None:
     x: Any = images.x[:20]
-    for wrong in (pixels(x), x.long(), x.numpy()):
+    for wrong in (to_bytes(x), x.long(), x.numpy()):
         for call in (
             network.features,
             network,
             lambda x: predict(network, x),
             lambda x: accuracy(network, Images(x, images.y[:20])),
             lambda x: frechet_distance(x, images.x[:20], network.features, resamples=2),
-            lambda x: train(Images(x, images.y[:20]), 5),
+            lambda x: train_classifier(Images(x, images.y[:20]), 5),
         ):
             with pytest.raises(ValueError, match=r"x must be (floating point|a torch.Tensor), got"):
                 call(wrong)
@@ -225,17 +233,17 @@ def test_bytes_are_not_taken_for_white(network: Classifier, images: Images) -> N
 @pytest.mark.usefixtures("no_shape_checks")
 def test_labels_of_any_width(network: Classifier, images: Images) -> None:
     x, y = images.x[:20], images.y[:20]
-    expected, trained = accuracy(network, Images(x, y)), train(Images(x, y), 5).head.weight
+    expected, trained = accuracy(network, Images(x, y)), train_classifier(Images(x, y), 5).head.weight
     for dtype in (torch.uint8, torch.int32):
         assert accuracy(network, Images(x, y.to(dtype))) == expected
-        assert torch.equal(train(Images(x, y.to(dtype)), 5).head.weight, trained)
+        assert torch.equal(train_classifier(Images(x, y.to(dtype)), 5).head.weight, trained)
     for wrong, message in (
         (y.float(), "y must hold whole numbers"),
         (y.numpy(), "y must be a torch.Tensor"),
         (-y - 1, "y must not be negative, got -10"),
         (y[:3], "images must be at least one, with a label each, got 20 and 3 labels"),
     ):
-        for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train(Images(x, y), 5)):
+        for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train_classifier(Images(x, y), 5)):
             with pytest.raises(ValueError, match=message):
                 call(wrong)
 

@@ -1,0 +1,261 @@
+"""Train a network of this book, draw samples from it, evaluate it. Each command tells its options with --help.
+
+    python -m diffnotes train --preset fashion-cpu --folder run --out weights.safetensors
+    python -m diffnotes sample weights.safetensors --classes 0 1 2 3 4 5 6 7 8 9 --out grid.png
+    python -m diffnotes evaluate weights.safetensors --count 1000 --every 27
+
+The same under `torchrun --nproc-per-node N -m diffnotes ...` uses N processes, with a GPU each where there are GPUs.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import math
+import shlex
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffnotes.data import cifar10, fashion_mnist
+from diffnotes.metrics import frechet_distance
+from diffnotes.reverse import Variance
+from diffnotes.schedule import NoiseSchedule, Spacing
+from diffnotes.training import distributed, run
+from diffnotes.training.checkpoint import check_target, load_model, write_file
+from diffnotes.training.classifier import load_classifier, predict
+from diffnotes.training.networks import MLP, Network
+from diffnotes.training.options import Parser, at_least, finite, folder, one_line
+from diffnotes.training.presets import PRESETS
+from diffnotes.training.watch import png
+
+BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28), 3: (cifar10, 32)}
+
+
+def train(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Run a preset."""
+    preset = PRESETS[arguments.preset]()
+    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
+    config = dataclasses.replace(
+        preset.config, **{name: value for name, value in given.items() if value is not None}
+    )
+    try:
+        loss = run.train_preset(
+            preset,
+            config,
+            arguments.out,
+            device=device,
+            folder=arguments.folder,
+            data=arguments.data,
+            grid_every=arguments.grid_every,
+            command=command,
+            progress=True,
+        )
+    except KeyboardInterrupt as stop:
+        if arguments.folder is None:
+            raise
+        raise KeyboardInterrupt(
+            f"the same command goes on from the last checkpoint in {arguments.folder}"
+        ) from stop
+    if distributed.rank() == 0:
+        print(f"{arguments.out}: loss {loss:.4f} over the last eighth of {config.steps} steps")
+
+
+def sample(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Draw samples, and write them as a picture or as numbers."""
+    for path in arguments.out if distributed.rank() == 0 else ():
+        check_target(path, ".png", ".npz")
+    net, schedule, _ = load_model(arguments.weights, device)
+    shape = _shape(net)
+    if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
+        raise ValueError(f"out must name an .npz: samples of shape {shape} are no images")
+    x = _drawn(arguments, net, schedule, arguments.count)
+    for path in arguments.out if distributed.rank() == 0 else ():
+        if path.suffix == ".png":
+            write_file(path, png(x, len(arguments.classes) or math.ceil(math.sqrt(len(x)))))
+        else:
+            content = io.BytesIO()
+            np.savez_compressed(content, x=x.numpy(), y=run.labels(len(x), arguments.classes).numpy())
+            write_file(path, content.getvalue())
+        print(f"{path}: {len(x)} samples")
+
+
+def _drawn(arguments: Namespace, net: Network, schedule: NoiseSchedule, n: int) -> Tensor:
+    """n samples, by the options of `_sampling_options`."""
+    shape = _shape(net)
+    clip = 1.0 if len(shape) == 3 else None
+    return run.samples(schedule, net, n, shape, clip=clip, progress=True, **_how(arguments))
+
+
+def _how(arguments: Namespace) -> dict[str, Any]:
+    names = ("sampler", "steps", "eta", "spacing", "classes", "guidance", "bf16", "seed", "batch")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
+    """Print one object of JSON: bits per dimension on test images, the terms of the bound, and a standard error.
+
+    With --frechet N also the Fréchet distance of N samples to the test images, in the features of the classifier that
+    comes with the package; and with --classes the share of samples that it gives the class they were asked for.
+    """
+    net, schedule, _ = load_model(arguments.weights, device)
+    if len(_shape(net)) != 3:
+        raise ValueError(f"weights must be of a network for images, got an {type(net).__name__}")
+    load, _ = BY_CHANNELS[_shape(net)[0]]
+    if arguments.frechet and load is not fashion_mnist:
+        raise ValueError("frechet must be 0 but for Fashion-MNIST, whose classifier comes with the package")
+    if arguments.frechet:  # what it would refuse is refused now, and not after hours
+        run.check_sampling(schedule, net, arguments.frechet, **_how(arguments))
+    with distributed.first_here():
+        real, y = load("test", folder=arguments.data)
+    if arguments.count is not None and arguments.count > len(real):
+        raise ValueError(
+            f"count must be at most {len(real)}, the number of test images, got {arguments.count}"
+        )
+    x = real[: arguments.count]
+    found = run.likelihood(
+        schedule,
+        net,
+        x,
+        y[: arguments.count] if arguments.conditional else None,
+        variance=arguments.variance,
+        every=arguments.every,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        progress=True,
+    )
+    report: dict[str, Any] = {
+        "weights": str(arguments.weights),
+        "data": f"{load.__name__}, test",
+        "images": len(x),
+        "conditional": arguments.conditional,
+        "variance": arguments.variance,
+        "every": arguments.every,
+        "seed": arguments.seed,
+        **{name: round(value, 6) for name, value in found.items()},
+    }
+    try:
+        if arguments.frechet:
+            drawn = _drawn(arguments, net, schedule, arguments.frechet)
+            report["frechet"] = _compared(drawn, real, arguments.classes) if distributed.rank() == 0 else None
+    finally:  # whatever happens to the samples, the likelihood is told
+        if distributed.rank() == 0:
+            print(json.dumps(report))
+
+
+def _compared(x: Tensor, real: Tensor, classes: Sequence[int]) -> dict[str, Any]:
+    """How far samples are from real images, and whether they show the classes they were asked for."""
+    classifier, _ = load_classifier("fashion_classifier")
+    found = frechet_distance(x, real, classifier.features)
+    report = {"samples": len(x), "distance": round(found.value, 6), "stderr": round(found.stderr, 6)}
+    if classes:
+        right = predict(classifier, x) == run.labels(len(x), classes)
+        report["agreement"] = round(float(right.double().mean()), 6)
+    return report
+
+
+def _shape(net: Network) -> tuple[int, ...]:
+    """Of what it was trained on: a point, or an image of the data set of this book that has as many channels."""
+    if isinstance(net, MLP):
+        return (net.dim,)
+    channels: int = net.config["channels"]
+    if channels not in BY_CHANNELS:
+        raise ValueError(f"weights must be of a network for images of 1 or 3 channels, got {channels}")
+    return (channels, *2 * (BY_CHANNELS[channels][1],))
+
+
+def _eta(text: str) -> Any:
+    return text if text == "sigma_hat" else finite(text)
+
+
+def _frechet(text: str) -> int:
+    return 0 if text == "0" else at_least(2)(text)
+
+
+def parser() -> ArgumentParser:
+    """The three commands and their options."""
+    both = Parser(
+        prog="python -m diffnotes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = both.add_subparsers(dest="what", required=True)
+    for what in (train, sample, evaluate):
+        sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)
+        sub.set_defaults(work=what)
+        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        {train: _train_options, sample: _sample_options, evaluate: _evaluate_options}[what](sub)
+    return both
+
+
+def _train_options(sub: ArgumentParser) -> None:
+    sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
+    sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
+    sub.add_argument(
+        "--folder", type=folder, help="for checkpoints, metrics, pictures; a stopped run goes on from there"
+    )
+    sub.add_argument("--data", type=folder, help="the folder that the data are in, or are downloaded to")
+    sub.add_argument("--grid-every", type=at_least(1), help="steps between pictures of samples")
+    group = sub.add_argument_group("instead of the preset's")
+    for name in ("steps", "batch", "accumulate", "save-every"):
+        group.add_argument(f"--{name}", type=at_least(1))
+    group.add_argument("--warmup", type=at_least(0))
+    group.add_argument("--seed", type=int)
+    for name in ("bf16", "compile"):
+        group.add_argument(f"--{name}", action=BooleanOptionalAction)
+
+
+def _sample_options(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
+    )
+    sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png, an .npz, or both")
+    sub.add_argument("--count", type=at_least(1), default=100, help="how many (100)")
+    _sampling_options(sub)
+
+
+def _sampling_options(sub: ArgumentParser) -> None:
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--batch", type=at_least(1), default=50, help="images that are worked out together (50)")
+    group = sub.add_argument_group("samples")
+    group.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
+    group.add_argument("--steps", type=at_least(1), help="50 for ddim, 20 for 2m, all for ddpm")
+    group.add_argument("--eta", type=_eta, default=0.0, help="of ddim, in [0, 1], or sigma_hat")
+    group.add_argument("--spacing", choices=get_args(Spacing), default="trailing", help="of the steps")
+    group.add_argument(
+        "--classes", type=at_least(0), nargs="+", default=[], help="to draw in turn, one a column"
+    )
+    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w, 0 for none")
+    group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
+
+
+def _evaluate_options(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
+    )
+    sub.add_argument("--data", type=folder, help="the folder that the data are in, or are downloaded to")
+    sub.add_argument(
+        "--count", type=at_least(1), help="how many test images, from the first; all if it is left out"
+    )
+    sub.add_argument(
+        "--every", type=at_least(1), default=1, help="of the terms of the bound take one in so many"
+    )
+    sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
+    sub.add_argument("--conditional", action="store_true", help="tell the network the labels")
+    sub.add_argument(
+        "--frechet", type=_frechet, default=0, help="compare so many samples with the test images"
+    )
+    _sampling_options(sub)
+
+
+def main(argv: list[str]) -> None:
+    """Read the command line and do what it says. What goes wrong is one line on stderr; see `command.one_line`."""
+    with one_line("diffnotes"):
+        arguments = parser().parse_args(argv)
+        with distributed.job(arguments.device) as device:
+            arguments.work(arguments, device, shlex.join(["python", "-m", "diffnotes", *argv]))
