@@ -47,8 +47,9 @@ types: $(READY)  ## mypy
 matrix:  ## notebooks and tests on other versions: Pythons, the lowest, Colab's (NAME=colab: only that; ONLY=notebooks)
 	$(PYTHON) tools/matrix.py $(NAME) $(if $(ONLY),--only $(ONLY))
 
-mutants: $(READY) .mutants/.ready  ## change the code in small ways and count what its tests miss (MODULE=ddim: only that)
-	PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left)
+mutants: $(READY) .mutants/.ready  ## change code and checks in small ways, count what goes unnoticed (MODULE=ddim, BOOK=book/04-ddim.ipynb: only that)
+	$(if $(MODULE),,$(ONE_THREAD) $(BIN)/python tools/check_mutants.py $(BOOK))
+	$(if $(BOOK),,PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left))
 .mutants/.ready: tools/mutants.txt
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target .mutants/lib -r $<
 	@touch $@
