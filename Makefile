@@ -37,9 +37,10 @@ pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chro
 test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --nbval diffnotes tools tests book
 
-lint: $(READY)  ## ruff: rules and format, notebooks too
+lint: $(READY)  ## ruff: rules and format, notebooks too; and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell book diffnotes tests tools benchmarks *.md *.toml *.yml Makefile
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy

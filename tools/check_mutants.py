@@ -25,7 +25,7 @@ import signal
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -464,6 +464,35 @@ def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dic
         with contextlib.redirect_stdout(io.StringIO()):
             run(tree, state)
     return results
+
+
+def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
+    """Of `wrong`, replacements of `old` by `new` in the cell that checks `label`, those that no check of it notices."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    os.chdir(path.parent)
+    state: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
+    problems, left = [], list(wrong)
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "%pip" in source:
+            continue
+        places = sites(tree := syntax_tree(cell))
+        here = [w for w in left if w["old"] in source and w["label"] in map(label, places.values())]
+        left = [w for w in left if w not in here]
+        for entry in here:
+            changed = ast.parse(source.replace(entry["old"], entry["new"]))
+            lines = {line for line, site in sites(changed).items() if label(site) == entry["label"]}
+            mutant = Mutant(0, entry["old"], entry["new"], changed, set(), None)
+            tried([mutant], state, lines, 120, 1)
+            if not mutant.failed:
+                problems.append(f"({entry['label']}) passes with {entry['slip']}: {entry['new']}")
+        with contextlib.redirect_stdout(io.StringIO()):
+            run(tree, state)
+        if not left:
+            break
+    return problems + [f"({w['label']}): no cell with a check of it holds {w['old']!r}" for w in left]
 
 
 def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any], jobs: int) -> dict[str, Any]:
