@@ -35,7 +35,7 @@ from diffnotes.book.ledger import syntax_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-RESULTS = ROOT / "tests" / "notebooks" / "check_mutants.json"
+RESULTS = BOOK / "check-mutants.json"
 EXCUSES = Path(__file__).with_suffix(".toml")
 MOST = 80  # mutants of a cell; of more, every so many-th
 CHECKS = ("symbolic", "exact", "monte_carlo")
@@ -439,21 +439,18 @@ def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dic
     os.chdir(path.parent)
     state: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
     results: dict[str, Any] = {}
-    before = hashlib.sha256()
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] != "code" or "%pip" in source:
             continue
-        before.update(source.encode())
         tree = syntax_tree(cell)
         places = sites(tree)
         start = time.perf_counter()
         if places and (not only or only in source):
-            digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-            if known.get(cell["id"], {}).get("digest") == digest:
+            if known.get(cell["id"], {}).get("digest") == digest(source):
                 results[cell["id"]] = known[cell["id"]]
             else:
-                results[cell["id"]] = judged(tree, places, state, jobs) | {"digest": digest}
+                results[cell["id"]] = judged(tree, places, state, jobs) | {"digest": digest(source)}
                 told = results[cell["id"]]
                 labels = ", ".join(sorted({site["label"] for site in told["sites"]}))
                 print(
@@ -504,9 +501,10 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
     tried(found, state, lines, 20 + 10 * seconds, jobs)
     reaches = {line: [reach(tree, side) for side in sides(site)] for line, site in places.items()}
     counts = {line: [0, 0] for line in lines}
+    by_label = {label(site): [0, 0] for site in places.values()}
     survivors, moved = [], 0
     for mutant in found:
-        open_at, passed_both = [], False
+        open_at, passed_both, met, caught = [], False, set[str](), set[str]()
         for line in sorted(lines):
             if mutant.inside:
                 feeds = [mutant.inside == (line, side) for side in (0, 1)]
@@ -517,8 +515,14 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
             elif any(feeds):
                 counts[line][0] += 1
                 counts[line][1] += line in mutant.failed
-                if line not in mutant.failed:
+                met.add(label(places[line]))
+                if line in mutant.failed:
+                    caught.add(label(places[line]))
+                else:
                     open_at.append(line)
+        for name in met:
+            by_label[name][0] += 1
+            by_label[name][1] += name in caught
         if mutant.failed:
             continue
         if open_at:
@@ -529,6 +533,7 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
     return {
         "mutants": len(found),
         "moved": moved,
+        "labels": by_label,
         "sites": [
             {
                 "label": label(places[n]),
@@ -540,6 +545,10 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
         ],
         "survivors": survivors,
     }
+
+
+def digest(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def label(site: ast.Call) -> str:
@@ -599,7 +608,7 @@ def summary(results: dict[str, Any]) -> str:
                     site["tried"] == site["killed"] or site["label"] not in open_labels
                 )
         rest += [f"{name}: no strong check of {label}" for label, fine in sorted(strong.items()) if not fine]
-    return "\n".join([*lines, "", *rest])
+    return "\n".join([*lines, *rest])
 
 
 def main() -> None:
