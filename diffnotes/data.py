@@ -34,17 +34,12 @@ Split = Literal["train", "test"]
 def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) -> Plane:
     """n points of a spiral of one and a half turns: u (cos u, sin u) with u ~ U(3 pi / 2, 9 pi / 2).
 
+    Shape (n, 2), in the default dtype, on the device of the generator (without one, on the CPU).
+
     Args:
-        n: how many, at least 1.
-        generator: the points are on its device (without one, on the CPU).
-        noise: the standard deviation of the blur, in units of the result, in [0, 1). The curve shrinks by
-            sqrt(1 - noise^2) to make room, so the variance is 1 at any blur.
-
-    Returns:
-        Shape (n, 2), in the default dtype.
-
-    Raises:
-        ValueError: n or noise is out of range.
+        n: at least 1, or ValueError.
+        noise: the standard deviation of the blur, in units of the result, in [0, 1), or ValueError. The curve shrinks
+            by sqrt(1 - noise^2) to make room, so the variance is 1 at any blur.
     """
     n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     return _standardise(_spiral(_uniform(n, generator)), *_SPIRAL_MOMENTS, noise, generator)
@@ -55,10 +50,8 @@ def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
 
     The density of `swiss_roll` is an integral over the angle; this is its midpoint rule. The humps must overlap: they
     lie 13 / K apart and are `noise` wide. With the defaults, log q(x_0) is off by 2e-5 nats on average over the data
-    and by at most 0.03, beyond the ends of the curve. Diffusion makes the error smaller still.
-
-    Raises:
-        ValueError: K < 1, or noise outside (0, 1).
+    and by at most 0.03, beyond the ends of the curve. Diffusion makes the error smaller still. K < 1, or noise outside
+    (0, 1), is a ValueError.
     """
     K, noise = whole("K", K), number("noise", noise, "(0, 1)")  # at 0 the humps would not overlap
     middles = (torch.arange(K, dtype=torch.float64) + 0.5) / K
@@ -106,8 +99,7 @@ def mixture_2d() -> GaussianMixture:
 def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
     """K equal round humps of standard deviation `std`, evenly spaced on the circle that makes the covariance I.
 
-    Raises:
-        ValueError: K < 3 (with fewer no circle gives that covariance) or std outside (0, 1).
+    K < 3 (with fewer, no circle gives that covariance) or std outside (0, 1) is a ValueError.
     """
     K, std = whole("K", K, 3), number("std", std, "(0, 1)")
     angles = 2 * math.pi / K * torch.arange(K, dtype=torch.float64)
@@ -120,11 +112,7 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
 
 
 def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[Tensor, "n 1 size size"]:
-    """n pictures of a bright disc, square or cross on black, at random places and sizes; values in [-1, 1].
-
-    Raises:
-        ValueError: n < 1 or size < 8.
-    """
+    """n >= 1 pictures of a bright disc, square or cross on black, in random places; size >= 8; values in [-1, 1]."""
     n, size = whole("n", n), whole("size", size, 8)
     kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
     line = torch.linspace(-1, 1, size, device=_device(generator))
@@ -181,7 +169,6 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
 
     Args:
         folder: where the training set is, or is downloaded to (default: `diffnotes.download.cache_folder()`).
-        progress: show a bar while downloading.
 
     Raises:
         ValueError: a file does not have the published SHA-256, or there is no such split.
@@ -255,9 +242,6 @@ def _known_split(split: str) -> None:
 def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:
     writable = content if isinstance(content, bytearray) else bytearray(content)
     return torch.frombuffer(writable, dtype=torch.uint8, offset=skip)
-
-
-# ---- helpers --------------------------------------------------------------------------------------------------
 
 
 def _device(generator: Generator | None) -> torch.device:

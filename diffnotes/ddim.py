@@ -13,8 +13,6 @@ With the predicted x_0 put in, the jump is one line in x_t, the model's eps and 
 Every split keeps the marginals q(x_t | x_0), which are all that training looks at, so one trained network serves them
 all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> def model(x_t, t):  # the exact one for data that are already N(0, I), so that x_0 should be x_T
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
@@ -61,15 +59,10 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
     is eta^2 times DDPM's beta-tilde. It is computed from log alpha_bar, so no digits are lost near the data.
 
     Args:
-        t, s: T >= t > s >= 0, two ints or two int64 tensors of shape (batch,) on the schedule's device.
+        t, s: T >= t > s >= 0 (checked for ints and on the CPU only), two ints or two int64 tensors of shape (batch,) on
+            the schedule's device; else ValueError. The result, in float64, has shape () or (batch,).
         eta: in [0, 1]; or "sigma_hat" for sqrt(1 - alpha_bar_t / alpha_bar_s), the larger noise that DDPM's authors
-            used on CIFAR-10 (section 5 of the paper): DDPM's variance "beta", on any sub-sequence.
-
-    Returns:
-        float64, on the schedule's device, of shape () for ints and (batch,) for tensors.
-
-    Raises:
-        ValueError: t and s (checked for ints and on the CPU only) or eta are not as above.
+            used on CIFAR-10 (section 5 of the paper): DDPM's variance "beta", on any sub-sequence. Else ValueError.
 
     >>> schedule = NoiseSchedule.linear(T=1000)
     >>> round(float(ddim_sigma(schedule, t=500, s=499, eta=0.5) ** 2 / schedule.posterior_variances[500]), 12)
@@ -386,9 +379,6 @@ def dpmpp_2m_sample(
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
-
-
-# ---- helpers ------------------------------------------------------------------------------------------------
 
 
 def _pick(values: Tensor, t: Time) -> Tensor:

@@ -2,8 +2,6 @@
 
 The noise is an argument, so every function here is deterministic.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> x0 = torch.ones(1, 3)
 >>> q_sample(schedule, x0, t=500, noise=torch.zeros(1, 3))
@@ -46,11 +44,7 @@ def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch
 
 
 def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
-    """q(x_t | x_0), independent in each coordinate, with batch shape like `x0` (Ho et al. 2020, eq. 4).
-
-    Raises:
-        ValueError: `x0` is not floating point, or t is invalid (see `NoiseSchedule.at`).
-    """
+    """q(x_t | x_0), independent in each coordinate, shaped like `x0` (Ho et al. 2020, eq. 4); errors as in `q_step`."""
     check_batch(x0=x0)
     scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
     mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
@@ -61,10 +55,8 @@ def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
 def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     """KL(q(x_T | x_0) || N(0, I)) in nats per example, summed over coordinates: L_T of Ho et al. 2020, eq. 5.
 
-    Computed in float64 whatever the dtype of `x0`, because it is a small difference of numbers near 1.
-
-    Raises:
-        ValueError: `x0` is not floating point.
+    Computed in float64 whatever the dtype of `x0`, because it is a small difference of numbers near 1. An `x0` that is
+    not floating point is a ValueError.
     """
     check_batch(x0=x0)
     x = x0.double()

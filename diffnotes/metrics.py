@@ -9,7 +9,6 @@ where they are equal, so at the floor a standard error is 1.4 times too large; n
 not do: copies of a point lie at distance zero from each other, which biases the distance itself. The Fréchet distance
 depends only on means and covariances, which do not mind copies, so there the bootstrap works.)
 
->>> import torch
 >>> generator = torch.Generator().manual_seed(0)
 >>> truth = torch.randn(4000, 2, generator=generator)
 >>> wrong = 1.2 * torch.randn(2000, 2, generator=generator)
@@ -65,7 +64,7 @@ def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimat
         rows: how many rows of the table of all distances are in memory at a time.
 
     Raises:
-        ValueError: fewer than three points, points of different shapes or not floating point, or rows < 1.
+        ValueError: points are fewer than three, not floating point or of different shapes, or rows < 1.
     """
     check_points(x, y, at_least=3)
     rows = whole("rows", rows)
@@ -99,7 +98,7 @@ def sliced_wasserstein(
         groups: how many parts of the samples the jackknife leaves out in turn.
 
     Raises:
-        ValueError: fewer points than groups, points of different shapes or not floating point, groups < 2, p < 1, or
+        ValueError: points are fewer than groups, not floating point or of different shapes; groups < 2; or p or
             projections < 1.
     """
     import ot  # type: ignore[import-untyped]
@@ -147,13 +146,12 @@ def frechet_distance(
         x, y: images or other points, shapes (n, ...) and (m, ...), n and m >= 2.
         features: from (batch, ...) to (batch, k), such as the `features` of a `Classifier` of this book; None if x and
             y are features already (compute them once if you compare a sample often).
-        resamples: how many draws the standard error is computed from; with 100 it is good to 7%.
-        seed: for these draws.
+        resamples: how many draws (from `seed`) the standard error is computed from; with 100 it is good to 7%.
         batch: how many points go through `features` at a time.
 
     Raises:
-        ValueError: fewer than two points or resamples, batch < 1, points of different shapes or not floating point
-            (scale bytes to [-1, 1] first), features that are not finite or not one row per point.
+        ValueError: points are fewer than two, not floating point (scale bytes to [-1, 1] first) or of different shapes;
+            resamples < 2; batch < 1; or features are not finite or not one row per point.
     """
     check_points(x, y, at_least=2)
     resamples, seed, batch = (

@@ -10,8 +10,6 @@ and from then on a Gaussian is d one-dimensional ones side by side, whatever t e
 
 All work is done in float64, with weights as logarithms; answers have the dtype of the `x` that was given.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> data = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.full((2, 1, 1), 0.04))
 >>> x_t = torch.tensor([[-0.5], [0.0], [0.5]])
@@ -254,8 +252,6 @@ class DataMixture(Oracle):
     The batch is worked through in slices, so that a table of distances has at most 2^24 entries (128 MiB; a few exist
     at a time), or one row of N.
 
-    >>> import torch
-    >>> from diffnotes.schedule import NoiseSchedule
     >>> images = torch.rand(100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     >>> data = DataMixture(images)
     >>> schedule = NoiseSchedule.linear(T=1000)
@@ -462,9 +458,6 @@ class SeededMixture(MixtureSameFamily):
         apart = part.loc - self.mean.unsqueeze(-2)
         within = torch.einsum("...k,...ke,kde,kfe->...df", r, part.axis_variances, part.axes, part.axes)
         return within + torch.einsum("...k,...kd,...kf->...df", r, apart, apart)
-
-
-# ---- helpers --------------------------------------------------------------------------------------------------
 
 
 def _level(schedule: NoiseSchedule, x: Tensor, t: Time, back: int = 0) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,6 @@ All terms are in nats per example, summed over coordinates. The bound on -log p_
 
     L_T + (L_{T-1} + .. + L_1) + L_0,    L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)) for t = 2..T
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=100)
 >>> def model(x_t, t):  # the exact one for N(0, I) data
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
@@ -111,8 +109,7 @@ def vlb_terms(
         x0: the data, shape (batch, ...), floating point.
         variance: sigma_t^2 of p_theta, see `reverse_variance`. In L_0 "posterior" means beta-tilde_2 (beta_1 if T = 1),
             as in the code of Ho et al. 2020: with beta-tilde_1 = 0 the decoder would never be right.
-        decoder: p_theta(x_0 | x_1): "gaussian", a density, for continuous data; "discrete" for data on `levels`
-            levels from -1 to 1, see `discrete_log_prob`.
+        decoder: p_theta(x_0 | x_1): "gaussian", a density, or "discrete", for data on `levels` (`discrete_log_prob`).
         ts: the t in 2..T whose L_{t-1} are wanted; None means all.
         chunk: how many t share one model call, as a batch of chunk * batch. More is faster on an accelerator and takes
             more memory; the draws stay the same.

@@ -3,8 +3,6 @@
 A *noise predictor* is any callable `eps = model(x_t, t)` with t an int64 tensor of shape (batch,) and `eps` shaped like
 `x_t`: a network, or the exact `GaussianMixture.eps`. Here is the exact one for data that are already N(0, I):
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> def model(x_t, t):
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
@@ -84,10 +82,9 @@ def predict_eps_from_v(schedule: NoiseSchedule, x_t: Batch, t: Time, v: Batch) -
 
 
 def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts: Predicts) -> NoisePredictor:
-    """A noise predictor from `model`, which is called like one but returns what `predicts` says.
+    """A noise predictor from `model`, which is called like one but returns "eps", "x0" or "v", as `predicts` says.
 
-    Raises:
-        ValueError: `predicts` is not one of "eps", "x0" and "v", or the model is made for another T.
+    Any other `predicts`, or a model made for another T, is a ValueError.
     """
     check_T(schedule, model)
     if predicts not in get_args(Predicts):
@@ -148,10 +145,7 @@ def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -
     """mu_theta(x_t, t) - x_t: how far one step back moves the point before noise is added; shaped like `x_t`.
 
     For small beta it is beta (x_t / 2 + score). Subtracting nearly equal numbers would lose digits, so expm1 computes
-    1 / sqrt(alpha) - 1.
-
-    Raises:
-        ValueError: the model is made for another T, or what `predict_x0` raises.
+    1 / sqrt(alpha) - 1. A model made for another T is a ValueError; other errors as in `predict_x0`.
     """
     check_T(schedule, model)
     check_batch(x_t=x_t)
@@ -227,9 +221,6 @@ def ddpm_sample(
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
-
-
-# ---- helpers ------------------------------------------------------------------------------------------------
 
 
 def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Tensor, Tensor]:

@@ -216,11 +216,8 @@ class NoiseSchedule:
     def pairs(self, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
         """The jumps (t, s) of a sampler: t falls, each s is the next t, and the last s is 0, the data.
 
-        Args:
-            steps: how many (spread by `timesteps`), or the times themselves in rising order, or None for all T.
-
-        Raises:
-            ValueError: there are no times, or they do not rise within 1..T; see also `timesteps`.
+        `steps` says how many (spread by `timesteps`), or lists the times themselves, which must rise within 1..T (or
+        ValueError); None means all T.
 
         >>> NoiseSchedule.linear(T=1000).pairs(3)
         [(1000, 667), (667, 333), (333, 0)]
@@ -263,10 +260,8 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     """`steps` distinct, increasing integers in 1..T, for every 1 <= steps <= T.
 
     "trailing", "linspace" and "quadratic" end at T, where the noise is; "leading" starts at 1 and may end well short
-    of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (DDIM, appendix D.2).
-
-    Raises:
-        ValueError: steps is outside 1..T, or the spacing is unknown.
+    of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (DDIM, appendix D.2). Other steps, or an
+    unknown spacing, are a ValueError.
 
     >>> [timesteps(10, 4, spacing) for spacing in ("trailing", "leading", "linspace", "quadratic")]
     [[3, 5, 8, 10], [1, 3, 5, 7], [1, 4, 7, 10], [1, 2, 5, 10]]

@@ -63,7 +63,6 @@ def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
     """Check that SymPy can reduce lhs - rhs to zero.
 
     Args:
-        label: the label of the equation.
         lhs, rhs: SymPy expressions, numbers, matrices, or lists and tuples of these, nested alike on both sides.
         why: what the check shows, for the ledger.
 
@@ -107,11 +106,9 @@ def exact(
     over T = 1000 steps, and far below any slip in a formula.
 
     Args:
-        label: the label of the equation.
         lhs, rhs: tensors, arrays, numbers or nested lists of one shape; float64 or integers.
         rtol: the relative tolerance, >= 0.
         atol: an absolute tolerance, >= 0, for what is zero on paper. It has no natural size, so it needs a `why`.
-        elementwise: see above.
         why: where the tolerance comes from, for the ledger.
 
     Raises:
@@ -151,7 +148,6 @@ def monte_carlo(
     probability at most m times that. With a seeded generator, a check that has passed once always passes.
 
     Args:
-        label: the label of the equation.
         samples: shape (n, ...), n >= 2, independent along the first axis, any floating dtype.
         expected: shape (...), the value that theory predicts for the mean.
         z: how many standard errors, > 0.
@@ -201,9 +197,6 @@ def slip(description: str) -> Iterator[None]:
         print(verdict(failed.label, failed.kind, description))
     else:
         raise CheckFailed("slip", "planted", f"  no check failed inside: {description}")
-
-
-# ---- helpers --------------------------------------------------------------------------------------------------
 
 
 def _float64(name: str, value: Any, any_float: bool = False) -> Float64[np.ndarray, "..."]:

@@ -148,9 +148,6 @@ def table(book: Ledger) -> str:
     return "\n".join(lines)
 
 
-# ---- helpers --------------------------------------------------------------------------------------------------
-
-
 def _row(equation: Equation) -> str:
     tex = re.sub(r"\s+", " ", equation.tex).replace("\\|", "\\Vert ").replace("|", "\\vert ")
     ways = Counter((c.kind, c.tolerance, c.why) for c in equation.checks)

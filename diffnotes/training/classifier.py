@@ -10,7 +10,6 @@ The weights that ship with the package were made by this command:
 
     python -m diffnotes.training.classifier --out diffnotes/weights/fashion_classifier.safetensors
 
->>> import torch
 >>> network, provenance = load_classifier("fashion_classifier")
 >>> images = torch.zeros(3, 1, 28, 28)
 >>> network.features(images).shape, network(images).shape
@@ -46,12 +45,8 @@ class Classifier(nn.Module):
 
     The features are a linear map of what the convolutions see in each quarter of the image. Over the training images
     each has mean 0 and variance 1, which gives the Fréchet distance a scale: 1 if the means differ by one standard
-    deviation of one feature.
-
-    Args:
-        channels: of the images.
-        classes: the number of classes.
-        width: channels of the first convolution; later ones have 2 and 4 times as many.
+    deviation of one feature. `width` is the number of channels of the first convolution; later ones have 2 and 4 times
+    as many.
     """
 
     num_features = 64

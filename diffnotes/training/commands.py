@@ -196,9 +196,7 @@ def parser() -> ArgumentParser:
 def _train_options(sub: ArgumentParser) -> None:
     sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
     sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    sub.add_argument(
-        "--folder", type=folder, help="for checkpoints, metrics and pictures; a stopped run resumes from it"
-    )
+    sub.add_argument("--folder", type=folder, help="for checkpoints (to resume from), metrics and pictures")
     sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
     sub.add_argument("--grid-every", type=at_least(1), help="steps between pictures of samples")
     group = sub.add_argument_group("settings that override the preset")
@@ -225,9 +223,7 @@ def _sampling_options(sub: ArgumentParser) -> None:
     group.add_argument("--steps", type=at_least(1), help="default: 50 for ddim, 20 for 2m, all for ddpm")
     group.add_argument("--eta", type=_eta, default=0.0, help="for ddim: in [0, 1], or sigma_hat (default 0)")
     group.add_argument("--spacing", choices=get_args(Spacing), default="trailing", help="of the steps")
-    group.add_argument(
-        "--classes", type=at_least(0), nargs="+", default=[], help="classes to draw in turn, one per column"
-    )
+    group.add_argument("--classes", type=at_least(0), nargs="+", default=[], help="to draw, one per column")
     group.add_argument("--guidance", type=finite, default=0.0, help="the scale w (default 0: no guidance)")
     group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
 
@@ -239,9 +235,7 @@ def _evaluate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
     sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
     sub.add_argument("--conditional", action="store_true", help="give the network the labels")
-    sub.add_argument(
-        "--frechet", type=_frechet, default=0, help="how many samples to compare with the test images"
-    )
+    sub.add_argument("--frechet", type=_frechet, default=0, help="samples to compare with the test images")
     _sampling_options(sub)
 
 

@@ -11,10 +11,8 @@ If `torchrun` has started several processes (see `training.distributed`), togeth
 the same batch, up to rounding: each draws all the randomness of the step, which is cheap, and trains on every size-th
 example. So any number of processes may resume a run.
 
->>> import torch
 >>> from diffnotes.data import swiss_roll
 >>> from diffnotes.training.networks import MLP
->>> from diffnotes.schedule import NoiseSchedule
 >>> config = TrainConfig(steps=200, batch=256, rate=3e-3)
 >>> trained = fit(NoiseSchedule.linear(T=1000), MLP(dim=2, T=1000), swiss_roll, config)
 >>> len(trained.losses), bool(trained.losses[-10:].mean() < trained.losses[0])
@@ -240,12 +238,7 @@ class Shuffled:
 
 
 class Drawn:
-    """Endless data, drawn afresh at every step.
-
-    Args:
-        draw: `draw(n, generator)` returns n examples, or n examples and their labels, on the generator's device.
-        device: of that generator.
-    """
+    """Endless data: `draw(n, generator)` returns n fresh examples, or (examples, labels), on the `device`."""
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ A network is a plain callable, `eps = net(x_t, t)`, or `net(x_t, t, y)` with cla
   the range are then never seen.)
 - **No randomness inside**, unless `dropout` is set: the trainer drops labels, not the network.
 
->>> import torch
 >>> net = MLP(dim=2, T=1000)
 >>> net(torch.zeros(5, 2), torch.tensor([1, 10, 100, 500, 1000])).shape
 torch.Size([5, 2])

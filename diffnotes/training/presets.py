@@ -74,7 +74,6 @@ def _fashion_gpu() -> Preset:
         bf16=True,
         save_every=2000,
     )
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(channels=1, T=1000, width=64, blocks=2, classes=10, dropout=0.1),
@@ -101,7 +100,6 @@ def _cifar10_gpu() -> Preset:
         bf16=True,
         save_every=5000,
     )
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(

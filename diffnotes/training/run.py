@@ -112,12 +112,9 @@ def samples(
     Args:
         schedule: on the model's device.
         shape: of one sample.
-        sampler: for `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`.
-        steps: None means 50, T or 20, respectively.
-        eta: for DDIM only.
-        spacing: of the steps, see `timesteps`.
-        classes: to be drawn in turn; none for samples without a label.
-        guidance: see `guided`; 0 for none.
+        sampler: for `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`, of which only the first takes `eta`.
+        steps: None means 50, T or 20, respectively; for `spacing` see `timesteps`.
+        classes: to be drawn in turn, with `guidance` (see `guided`); none for samples without a label.
         clip: see the samplers; 1 suits images.
         bf16: run the network in bfloat16 under autocast.
         batch: how many samples are drawn together.
