@@ -241,7 +241,7 @@ def test_labels_of_any_width(network: Classifier, images: Images) -> None:
         (y.float(), "y must hold whole numbers"),
         (y.numpy(), "y must be a torch.Tensor"),
         (-y - 1, "y must not be negative, got -10"),
-        (y[:3], "images must be at least one, with a label each, got 20 and 3 labels"),
+        (y[:3], "images must be one or more, each with a label, got 20 and 3 labels"),
     ):
         for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train_classifier(Images(x, y), 5)):
             with pytest.raises(ValueError, match=message):

@@ -472,7 +472,7 @@ def test_points_have_no_bits_per_dimension():
 
 def test_a_network_for_images_of_no_known_kind(tmp_path):
     save_model(tmp_path / "net.safetensors", UNet(channels=2, T=50, width=4, multipliers=(1,)), SCHEDULE)
-    assert "images of 1 or 3 channels, got 2" in refused("evaluate", tmp_path / "net.safetensors")
+    assert "images with 1 or 3 channels, got 2" in refused("evaluate", tmp_path / "net.safetensors")
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------

@@ -997,7 +997,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
     for name in (tmp_path / "weights", "runs/weights", "weights"):
         with pytest.raises(
-            FileNotFoundError, match=rf"a .safetensors file, or .* swiss_roll .*, got '{name}'"
+            FileNotFoundError, match=rf"a .safetensors file, or .*, swiss_roll, got '{name}'"
         ):
             load_model(name)
 
