@@ -282,7 +282,7 @@ LEDGER_PROBLEMS = [
     ([EQUATION, code("for if", "b", 1)], "not Python"),
     ([EQUATION, code("with check.slip('no root'):\n    pass", "b", 1)], "exactly one check"),
     ([EQUATION, code("with check.slip(words):\n    check.exact('fwd-step', a, b)", "b", 1)], "described by a literal"),
-    ([EQUATION, EQUATION, code("check.exact('fwd-step', a, b)", "b", 1, HOLDS)], "the label (fwd-step) is already taken"),
+    ([EQUATION] * 2 + [code("check.exact('fwd-step', a, b)", "b", 1, HOLDS)], "label (fwd-step) is already taken"),
     ([markdown("$$a$$ (1-step)", "a")], "(1-step) is not a label"),
     ([markdown("$$a$$ (fwd_step)", "a")], "(fwd_step) is not a label"),
     (

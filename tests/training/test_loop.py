@@ -996,9 +996,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         save_model(tmp_path / "net.safetensors", small(), NoiseSchedule.linear(T=40))
     assert list(tmp_path.iterdir()) == []
     for name in (tmp_path / "weights", "runs/weights", "weights"):
-        with pytest.raises(
-            FileNotFoundError, match=rf"a .safetensors file, or .*, swiss_roll, got '{name}'"
-        ):
+        with pytest.raises(FileNotFoundError, match=rf"a .safetensors file, or .*, swiss_roll, got '{name}'"):
             load_model(name)
 
 
