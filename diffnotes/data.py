@@ -97,7 +97,7 @@ def mixture_2d() -> GaussianMixture:
 
 
 def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
-    """K equal round humps of standard deviation `std`, evenly spaced on the circle that makes the covariance I.
+    """K equal round humps of standard deviation `std`, evenly spaced on a circle whose radius makes the covariance I.
 
     K < 3 (with fewer, no circle gives that covariance) or std outside (0, 1) is a ValueError.
     """
@@ -112,7 +112,7 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
 
 
 def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[Tensor, "n 1 size size"]:
-    """n >= 1 pictures of a bright disc, square or cross on black, in random places; size >= 8; values in [-1, 1]."""
+    """n >= 1 pictures of a bright disc, square or cross at a random place on black; values in [-1, 1]; size >= 8."""
     n, size = whole("n", n), whole("size", size, 8)
     kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
     line = torch.linspace(-1, 1, size, device=_device(generator))

@@ -1,4 +1,4 @@
-"""Download one file: try several addresses, and check what came before it gets its name."""
+"""Download a file from the first address that delivers it, and check it before it gets its name."""
 
 import gzip
 import hashlib
@@ -63,7 +63,7 @@ def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progre
 
 
 def check(path: Path, sha256: str, gz: bool = False) -> bytes:
-    """The content of a file, with `gz` decompressed; ValueError, with both sums, if its SHA-256 is another."""
+    """The content of a file, decompressed if `gz` is set; a wrong SHA-256 is a ValueError that shows both sums."""
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if gz else content

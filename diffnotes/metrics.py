@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
 
 
 def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimate:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, in the units of the data (Székely, Rizzo 2013).
+    """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, in the units of the data (Székely, Rizzo 2013).
 
     It is zero if and only if the distributions are equal. The means run over pairs of distinct points (a U-statistic),
     so the estimate is unbiased: for equal distributions 0 on average, and below 0 about as often as above.
@@ -228,7 +228,7 @@ def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int
 
 
 def _jackknife(left_out: Tensor) -> Tensor:
-    """The variance of a statistic from its k values with one part left out: (k - 1) / k times the sum of squares."""
+    """The variance of a statistic from its k values with one part left out: (k - 1) / k times their squared spread."""
     return (len(left_out) - 1) * left_out.var(correction=0)
 
 

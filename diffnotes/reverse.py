@@ -64,7 +64,10 @@ def score(schedule: NoiseSchedule, t: Time, eps: Batch) -> Batch:
 
 
 def v_from(schedule: NoiseSchedule, x0: Batch, eps: Batch, t: Time) -> Batch:
-    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans, Ho 2022). Errors as in `predict_x0`."""
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans, Ho 2022), of unit size at every t.
+
+    Errors as in `predict_x0`.
+    """
     signal, noise = _levels_at(schedule, t, x0=x0, eps=eps)
     return signal * eps - noise * x0  # (rev-v)
 

@@ -231,7 +231,7 @@ class NoiseSchedule:
         return pairs[::-1]
 
     def warn_unless_prior(self, t: int) -> None:
-        """Warn if a sampler starts from N(0, I) at a time t when q(x_t) is not yet that.
+        """Warn if a sampler starts from N(0, I) at a time t at which q(x_t) is still far from it.
 
         The measure is KL(q(x_t | x_0) || N(0, I)) for data of unit power, -log(1 - alpha_bar_t) / 2 nats per dimension.
         The limit, `PRIOR_BITS` = 0.001 bits per dimension, is a tenth of the last digit that papers print. It means
@@ -297,7 +297,7 @@ def flat(x: Batch) -> Float[Tensor, "batch coordinates"]:
 
 
 def check_T(schedule: NoiseSchedule, model: Any) -> None:
-    """Raise ValueError if `model` has an attribute `T`, as a `Network` does, and it is not the schedule's."""
+    """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's."""
     T = getattr(model, "T", None)
     if isinstance(T, int) and T != schedule.T:
         raise ValueError(f"model must be made for the schedule's T = {schedule.T}, got one for T = {T}")

@@ -1,4 +1,4 @@
-"""The checks below the equations of the book.
+"""The checks that follow the equations of the book.
 
 A check names its equation, compares two sides that were computed in different ways, and either prints one line or
 raises `CheckFailed`. There are three kinds:

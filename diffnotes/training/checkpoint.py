@@ -133,7 +133,7 @@ def load_weights(
     device: torch.device | str = "cpu",
     beside: Sequence[str] = (),
 ) -> tuple[Module, dict[str, Any], dict[str, Tensor]]:
-    """One of `networks`, its provenance, and the tensors `beside` its weights, from a file by `save_weights`.
+    """One of `networks`, its provenance, and the tensors `beside` its weights, from a file that `save_weights` wrote.
 
     The network is in float32 and in evaluation mode. Paths and errors are those of `load_model`.
     """
@@ -351,7 +351,7 @@ def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
 
 
 def check_target(path: Path, *suffixes: str) -> None:
-    """Raise OSError, before any work, if no file can be written to `path`; ValueError for any other suffix."""
+    """Raise OSError, before any work, if `path` cannot be written; ValueError if it has none of the suffixes."""
     check_suffix(path, *suffixes)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
@@ -406,7 +406,7 @@ def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    """The header from `_weights_bytes`. A file starts with 8 bytes of length, then JSON of that length."""
+    """The header that `_weights_bytes` wrote. A file starts with 8 bytes of length, then JSON of that length."""
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata.get("diffnotes", "{}"))

@@ -93,7 +93,7 @@ class Classifier(nn.Module):
 def load_classifier(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier in a file by this module's command, in evaluation mode, and its provenance.
+    """The classifier in a file written by this module's command, in evaluation mode, and its provenance.
 
     Paths and errors are those of `diffnotes.training.checkpoint.load_model`.
     """

@@ -38,7 +38,7 @@ BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28)
 
 
 def train(arguments: Namespace, device: torch.device, command: str) -> None:
-    """Train a preset."""
+    """Train the network of a preset."""
     preset = PRESETS[arguments.preset]()
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
     config = dataclasses.replace(

@@ -58,7 +58,7 @@ def folder(text: str) -> Path:
 
 @contextlib.contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Run a command so that an error of the user or the machine is one line on stderr and status 1; Ctrl-C is 130.
+    """Run a command; an error by the user or the machine becomes one line on stderr and status 1 (Ctrl-C: 130).
 
     The line begins with `name`, and with the rank if there are several processes. Text that stdout cannot encode is
     escaped, and a stdout that is closed early, as by `head`, is no error worth a message.
