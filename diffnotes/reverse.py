@@ -110,9 +110,7 @@ def q_posterior(schedule: NoiseSchedule, x0: Batch, x_t: Batch, t: Time) -> Norm
     """q(x_{t-1} | x_t, x_0), the step back if x_0 is known (Ho et al. 2020, eq. 6 and 7).
 
     A Normal with mean mu-tilde_t and standard deviation sqrt(beta-tilde_t), independent in each coordinate, with batch
-    shape like `x_t`. At t = 1 the deviation is 0: all mass is at x_0, and there is no density.
-
-    Errors as in `predict_x0`.
+    shape like `x_t`. At t = 1 the deviation is 0: all mass is at x_0, without a density. Errors as in `predict_x0`.
     """
     check_batch(x_t=x_t, x0=x0)
     root, beta, tilde = schedule.alphas.sqrt(), schedule.betas, schedule.posterior_variances

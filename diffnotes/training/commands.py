@@ -235,7 +235,7 @@ def _evaluate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
     sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
     sub.add_argument("--conditional", action="store_true", help="give the network the labels")
-    sub.add_argument("--frechet", type=_frechet, default=0, help="samples to compare with the test images")
+    sub.add_argument("--frechet", type=_frechet, default=0, help="how many samples to compare (default 0)")
     _sampling_options(sub)
 
 

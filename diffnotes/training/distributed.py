@@ -41,8 +41,7 @@ def size() -> int:
 def job(device: str) -> Iterator[torch.device]:
     """Join the processes that `torchrun` has started, if any, and yield the device of this one.
 
-    Args:
-        device: "cpu", with gloo between the processes; or "cuda", with nccl and one GPU each.
+    `device` is "cpu", with gloo between the processes, or "cuda", with nccl and one GPU each.
 
     Raises:
         ValueError: the device cannot be used (see `NoiseSchedule.to`).
