@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from devices import grown
+
+sys.path.append(str(Path(__file__).parents[1]))  # for devices, when run as a command
+
+from devices import grown  # noqa: E402
 
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training.checkpoint import list_checkpoints

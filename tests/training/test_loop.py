@@ -543,6 +543,12 @@ def test_a_step_makes_no_stray_cpu_tensor_and_no_wait(monkeypatch):
     monkeypatch.setattr(loop, "Generator", lambda device=None: There())
     # AdamW counts its steps on the CPU, so that it need not wait; a fake tensor cannot be counted
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+
+    def another(net):  # deepcopy would copy the mode of the fake tensors, too
+        with torch.device("meta"):
+            return type(net)(**net.config)
+
+    monkeypatch.setattr(loop.copy, "deepcopy", another)
     with FakeTensorMode():
         with torch.device("meta"):
             net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.1)
