@@ -19,7 +19,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1]))  # for devices, when run as a command
 
-from devices import grown  # noqa: E402
+from devices import grown
 
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training.checkpoint import list_checkpoints

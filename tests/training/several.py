@@ -16,7 +16,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1]))  # for devices, when run as a command
 
-from devices import grown  # noqa: E402
+from devices import grown
 
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training import commands as cli
