@@ -37,7 +37,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
-from diffnotes.reverse import check_fits, predict_x0
+from diffnotes.reverse import ask, check_fits, predict_x0
 from diffnotes.schedule import (
     Batch,
     NoisePredictor,
@@ -190,9 +190,8 @@ def ddim_sample(
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
     x, path = x_T.clone(), [x_T]
-    for t, s, sigma, turn in tqdm(jumps, desc="sampling", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+    for t, s, sigma, turn in tqdm(jumps, desc="sampling") if progress else jumps:
+        eps = ask(model, x, t)
         if clip is None:
             a = signal[s] / signal[t]
             x = (a * x).add_(eps, alpha=turn - a * noise[t])  # (ddim-affine)
@@ -233,9 +232,8 @@ def ddim_encode(
     pairs = schedule.pairs(steps, spacing)[::-1]
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     x, path = x0.clone(), [x0]
-    for t, s in tqdm(pairs, desc="encoding", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], max(s, 1), device=x.device))
-        check_fits(x, eps=eps)
+    for t, s in tqdm(pairs, desc="encoding") if progress else pairs:
+        eps = ask(model, x, max(s, 1))
         a = signal[t] / signal[s]
         x = (a * x).add_(eps, alpha=noise[t] - a * noise[s])  # (ddim-euler), upwards
         if return_path:
@@ -390,10 +388,9 @@ def dpmpp_2m_sample(
     log_snr = schedule.log_snr.tolist()  # 2 lambda
     x, path = x_T.clone(), [x_T]
     x0, h = x_T, math.inf  # nothing was asked before, and that infinitely far back
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         before, h_before, h = x0, h, log_snr[s] - log_snr[t]
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+        eps = ask(model, x, t)
         x0 = (torch.sub(x, eps, alpha=noise[t]) / signal[t]).to(x.dtype)  # (ddim-x0)
         weight = h / (2 * h_before) if s > 0 else 0.0
         middle = torch.add(x0, x0 - before, alpha=weight)  # (ddim-2m)

@@ -5,7 +5,6 @@ import importlib
 import json
 import math
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.floors import in_turns
 from diffnotes.data import fashion_mnist, to_bytes
 from diffnotes.ddim import Eta, ddim_sample, ddim_step
 from diffnotes.forward import q_sample
@@ -35,7 +35,6 @@ from diffnotes.training.watch import png
 if TYPE_CHECKING:
     from gpu import Job
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))  # for timing and train_step
 Tasks = dict[str, Callable[[], object]]
 Predict = Callable[..., Tensor]
 Entry = dict[str, Any]
@@ -90,13 +89,11 @@ class Time(NamedTuple):
 
 
 def timed(job: "Job", group: str, tasks: Tasks, seconds: float, repeat: int = 1) -> dict[str, Time]:
-    """How long each task takes, all taking turns in rounds (see benchmarks/timing.py), for so many seconds in all.
+    """How long each task takes, all taking turns in rounds (see benchmarks/floors.py), for so many seconds in all.
 
     Args:
         repeat: how often a task does its work between two looks at the clock, so that the host may run ahead.
     """
-    from timing import all_rounds  # type: ignore[import-not-found]
-
     working, repeat = Tasks(), 1 if job.tiny else repeat
     for name, task in tasks.items():
         try:
@@ -106,9 +103,9 @@ def timed(job: "Job", group: str, tasks: Tasks, seconds: float, repeat: int = 1)
             job.note(f"{group}, {name}", {"failed": f"{type(error).__name__}: {error}"[-600:]})
     if not working:
         return {}
-    once = sum(times[0] for times in all_rounds(working, 1).values())
+    once = sum(times[0] for times in in_turns(working, 1).values())
     rounds = 3 if job.tiny else max(3, min(30, int(min(seconds, job.left() / 2) / once)))
-    rows: dict[str, list[float]] = all_rounds(working, rounds)
+    rows: dict[str, list[float]] = in_turns(working, rounds)
     first, found = next(iter(rows.values())), {}
     for name, times in rows.items():
         low, middle, high = (four(1e3 * t / repeat) for t in statistics.quantiles(times, n=4))
@@ -297,8 +294,6 @@ def bare_step(
 
 def their_step(job: "Job", preset: Preset, compiled: bool = False) -> Made:
     """The same with diffusers' U-Net of as many levels, blocks and weights, and attention where ours has it."""
-    from train_step import closest  # type: ignore[import-not-found]
-
     ours, (channels, side, _) = preset.network(), preset.shape or FASHION
     multipliers, levels = ours.config["multipliers"], len(ours.config["multipliers"])
 
@@ -318,7 +313,12 @@ def their_step(job: "Job", preset: Preset, compiled: bool = False) -> Made:
             num_class_embeds=11,
         )
 
-    net = closest(make, sum(weights.numel() for weights in ours.parameters()))[0].to(job.device)
+    def off(width: int) -> int:
+        with torch.device("meta"):
+            theirs, wanted = (sum(w.numel() for w in net.parameters()) for net in (make(width), ours))
+        return int(abs(theirs - wanted))
+
+    net = make(min(range(8, 129, 4), key=off)).to(job.device, memory_format=torch.channels_last)
     return bare_step(job, preset, net, lambda x, t, y: net(x, t, y).sample, compiled)
 
 
