@@ -35,7 +35,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
-from diffnotes.reverse import check_fits, predict_x0
+from diffnotes.reverse import ask, check_fits, predict_x0
 from diffnotes.schedule import (
     Batch,
     NoisePredictor,
@@ -157,12 +157,21 @@ def ddim_sample(
     The last jump adds no noise, whatever eta is, just as z = 0 in the last step of algorithm 2 of Ho et al. 2020.
 
     Args:
+        schedule: on any device; it is read before the first jump, so that no jump waits for an accelerator.
         model: a noise predictor. It may keep the tensors it is given.
+        x_T: shape (batch, ...), any floating type, drawn from N(0, I). It is not changed.
         steps: how many (spread over 1..T by `spacing`), or the times themselves in rising order; None means all T.
         eta: in [0, 1] or "sigma_hat", see `ddim_sigma`. At 0 no noise is drawn: x_T decides x_0.
+        generator: for the noise; on the device of `x_T`.
         clip: clamp the predicted x_0 to [-clip, clip], and derive eps from it anew.
+        progress: show a bar.
+        return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
 
-    The other arguments, errors and warnings are those of `ddpm_sample`.
+    Raises:
+        ValueError: `steps`, `spacing`, `eta`, `generator`, `clip` or the shape of the model's eps is off.
+
+    Warns:
+        UserWarning: alpha_bar at the first time is too large for N(0, I), see `NoiseSchedule.warn_unless_prior`.
     """
     check_fits(x_T, clip=clip, generator=generator)
     check_T(schedule, model)
@@ -172,9 +181,8 @@ def ddim_sample(
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
     x, path = x_T.clone(), [x_T]
-    for t, s, sigma, turn in tqdm(jumps, desc="sampling", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+    for t, s, sigma, turn in tqdm(jumps, desc="sampling") if progress else jumps:
+        eps = ask(model, x, t)
         if clip is None:
             a = signal[s] / signal[t]
             x = (a * x).add_(eps, alpha=turn - a * noise[t])  # (ddim-affine)
@@ -215,9 +223,8 @@ def ddim_encode(
     pairs = schedule.pairs(steps, spacing)[::-1]
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     x, path = x0.clone(), [x0]
-    for t, s in tqdm(pairs, desc="encoding", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], max(s, 1), device=x.device))
-        check_fits(x, eps=eps)
+    for t, s in tqdm(pairs, desc="encoding") if progress else pairs:
+        eps = ask(model, x, max(s, 1))
         a = signal[t] / signal[s]
         x = (a * x).add_(eps, alpha=noise[t] - a * noise[s])  # (ddim-euler), upwards
         if return_path:
@@ -364,10 +371,9 @@ def dpmpp_2m_sample(
     log_snr = schedule.log_snr.tolist()  # 2 lambda
     x, path = x_T.clone(), [x_T]
     x0, h = x_T, math.inf  # no earlier call: as if infinitely far back
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         before, h_before, h = x0, h, log_snr[s] - log_snr[t]
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+        eps = ask(model, x, t)
         x0 = (torch.sub(x, eps, alpha=noise[t]) / signal[t]).to(x.dtype)  # (ddim-x0)
         weight = h / (2 * h_before) if s > 0 else 0.0
         middle = torch.add(x0, x0 - before, alpha=weight)  # (ddim-2m)

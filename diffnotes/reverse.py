@@ -203,11 +203,10 @@ def ddpm_sample(
     schedule.warn_unless_prior(pairs[0][0])
     log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
     x, path = x_T.clone(), [x_T]
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         noise_t, noise_s = -math.expm1(log[t]), -math.expm1(log[s])  # 1 - alpha_bar
         alpha, beta = math.exp(log[t] - log[s]), -math.expm1(log[t] - log[s])  # (rev-sub-beta)
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+        eps = ask(model, x, t)
         if clip is None:
             x = (x / math.sqrt(alpha)).sub_(eps, alpha=beta / math.sqrt(alpha * noise_t))  # (rev-p-mean)
         else:
@@ -236,17 +235,17 @@ def _known_variance(variance: str) -> None:
         raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
 
 
-def check_fits(
-    x: Tensor,
-    *,
-    eps: Tensor | None = None,
-    clip: float | None = None,
-    generator: torch.Generator | None = None,
-) -> None:
+def ask(model: NoisePredictor, x: Batch, t: int) -> Tensor:
+    """The model's eps for a batch that stands at t, once it is known to be floating point and shaped like x."""
+    eps = model(x, torch.full(x.shape[:1], t, device=x.device))
+    if type(eps) is not Tensor or eps.shape != x.shape or eps.dtype != x.dtype:  # alike: all is well
+        check_batch(x=x, eps=eps)
+    return eps
+
+
+def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generator | None = None) -> None:
     """Raise ValueError unless x is floating point and whatever else is given suits it."""
     check_batch(x=x)
-    if eps is not None:
-        check_batch(x=x, eps=eps)
     if clip is not None and not 0 < clip < math.inf:
         raise ValueError(f"clip must be > 0 and finite, got {clip}")
     if generator is not None and generator.device != x.device:

@@ -583,6 +583,25 @@ def test_on_a_gpu_a_run_is_resumed_to_the_last_bit(tmp_path, monkeypatch):
     assert same(whole.model, resumed.model)
 
 
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, torch warns
+def test_on_a_gpu_a_step_never_waits():
+    """CUDA itself raises where the host would wait, in the average of the weights too."""
+    net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.1).to("cuda")
+    data = torch.zeros(20, 1, 4, 4), torch.zeros(20, dtype=torch.long)
+    trainer = Trainer(SCHEDULE, net, data, quick(batch=8, accumulate=2, label_drop=0.5))
+    trainer.step()  # libraries load themselves at first use, and may wait then
+    torch.cuda.synchronize()
+    before = [weights.clone() for weights in trainer.ema.parameters()]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.done == 2
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.ema.parameters(), strict=True))
+
+
 # ---- resuming -------------------------------------------------------------------------------------------------
 
 
