@@ -1,6 +1,7 @@
 """The checks themselves: each passes what is right, catches what is wrong, and refuses what could not fail."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ unit = sympy.Symbol("u", positive=True)
 )
 def test_symbolic_holds(lhs, rhs, capsys):
     check.symbolic("fwd-step", lhs, rhs)
-    assert capsys.readouterr().out == "(fwd-step) symbolic check: holds\n"
+    assert capsys.readouterr().out == "✓ (fwd-step) holds · symbolic\n"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_symbolic_refuses(lhs, rhs):
 )
 def test_exact_holds(lhs, rhs, capsys):
     check.exact("fwd-step", lhs, rhs)
-    assert capsys.readouterr().out == "(fwd-step) exact check: holds\n"
+    assert capsys.readouterr().out == "✓ (fwd-step) holds to 1e-10 · exact\n"
 
 
 def test_exact_carries_gradients_and_devices():
@@ -171,7 +172,10 @@ def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tor
 )
 def test_monte_carlo_holds(samples, expected, capsys):
     check.monte_carlo("fwd-step", samples, expected)
-    assert capsys.readouterr().out == "(fwd-step) Monte Carlo check: holds\n"
+    said = capsys.readouterr().out
+    assert re.fullmatch(
+        r"✓ \(fwd-step\) holds within 4 standard errors of [\de.+-]+%? · Monte Carlo\n", said
+    ), said
 
 
 def test_monte_carlo_is_z_standard_errors_wide():
@@ -231,7 +235,7 @@ def test_a_slip_that_is_caught_is_told(capsys):
         check.exact("fwd-step", 0.25, 0.5)
         raise AssertionError("nothing runs after the check has failed")
     assert capsys.readouterr().out == (
-        "(fwd-step) exact check: fails, as it must: variance for standard deviation\n"
+        "✓ (fwd-step) catches the slip: variance for standard deviation · exact\n"
     )
 
 

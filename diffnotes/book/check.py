@@ -14,10 +14,10 @@ A check that cannot fail shows nothing, so each refuses the input that would let
 half of that: a wrong formula, put in on purpose, which the check inside must catch.
 
 >>> exact("fwd-alpha-bar", 0.1 + 0.2, 0.3)
-(fwd-alpha-bar) exact check: holds
+✓ (fwd-alpha-bar) holds to 1e-10 · exact
 >>> with slip("the square root left out"):
 ...     exact("fwd-alpha-bar", 0.25, 0.5)
-(fwd-alpha-bar) exact check: fails, as it must: the square root left out
+✓ (fwd-alpha-bar) catches the slip: the square root left out · exact
 
 `diffnotes.book.ledger` reads the notebooks and says which equation has which checks, and what is missing.
 """
@@ -45,9 +45,12 @@ class CheckFailed(AssertionError):
         self.label, self.kind = label, kind
 
 
-def verdict(label: str, kind: str, slip: str = "") -> str:
-    """The one line that a check prints. The ledger looks for it in the outputs that a notebook was saved with."""
-    return f"({label}) {kind} check: " + (f"fails, as it must: {slip}" if slip else "holds")
+def verdict(label: str, kind: str, close: str = "", slip: str = "") -> str:
+    """The one line that a check prints: what it found, how close, and of which kind it is.
+
+    The ledger looks for it in the outputs that a notebook was saved with.
+    """
+    return f"✓ ({label}) {f'catches the slip: {slip}' if slip else f'holds{close}'} · {kind}"
 
 
 def _known(label: str) -> str:
@@ -75,7 +78,7 @@ def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
     >>> import sympy
     >>> a, b = sympy.symbols("a b", positive=True)
     >>> symbolic("fwd-merge", sympy.sqrt(a * b) ** 2, a * b)
-    (fwd-merge) symbolic check: holds
+    ✓ (fwd-merge) holds · symbolic
     """
     _known(label)
     for place, left, right in _pairs("", lhs, rhs):
@@ -132,7 +135,9 @@ def exact(
         raise ValueError(f"lhs and rhs must have one shape, got {left.shape} and {right.shape}")
     sizes = np.maximum(np.abs(left), np.abs(right))
     scale = sizes if elementwise else np.max(sizes, where=np.isfinite(sizes), initial=0)
-    _compare(label, "exact", left, right, np.broadcast_to(rtol * scale + atol, left.shape), "rounding")
+    allowed = np.broadcast_to(rtol * scale + atol, left.shape)
+    close = " exactly" if not rtol and not atol else f" to {rtol:g}" + (f" plus {atol:g}" if atol else "")
+    _compare(label, "exact", left, right, allowed, "rounding", close)
 
 
 def monte_carlo(
@@ -186,7 +191,11 @@ def monte_carlo(
             f"samples must be more: {z:g} standard errors are up to {np.nanmax(allowed):.3g}, "
             f"above resolution={resolution:g}"
         )
-    _compare(label, "Monte Carlo", mean, target, allowed, f"{z:g} standard errors")
+    # one standard error beside the largest number compared, to one digit: the same on every machine
+    size = float(np.max(np.abs(target), initial=0))
+    error = float(np.max(allowed, initial=0)) / z
+    close = f" within {z:g} standard errors of " + (f"{100 * error / size:.1g}%" if size else f"{error:.1g}")
+    _compare(label, "Monte Carlo", mean, target, allowed, f"{z:g} standard errors", close)
 
 
 @contextmanager
@@ -199,7 +208,7 @@ def slip(description: str) -> Iterator[None]:
     try:
         yield
     except CheckFailed as failed:
-        print(verdict(failed.label, failed.kind, description))
+        print(verdict(failed.label, failed.kind, slip=description))
     else:
         raise CheckFailed("slip", "planted", f"  no check failed inside: {description}")
 
@@ -224,13 +233,13 @@ def _float64(name: str, value: Any, any_float: bool = False) -> Float64[np.ndarr
     return array.astype(np.float64)
 
 
-def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: str) -> None:
+def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: str, close: str) -> None:
     """Print the verdict, or raise with both sides and the worst element. Written so that NaN cannot pass."""
     with np.errstate(invalid="ignore"):  # inf - inf
         error = np.abs(left - right)
     bad = ~(np.isfinite(left) & np.isfinite(right) & (error <= allowed))
     if not bad.any():
-        return print(verdict(label, kind))
+        return print(verdict(label, kind, close))
     excess = np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), -np.inf)
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(excess), bad.shape))
     at = f" at {list(worst)}" if worst else ""

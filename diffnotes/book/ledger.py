@@ -206,8 +206,9 @@ def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list
             "".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"
         ).splitlines()
         for c in reader.checks:
-            line = check.verdict(c.label, c.kind, c.slip)
-            if line not in printed:
+            line = check.verdict(c.label, c.kind, "…", c.slip)
+            start, _, end = line.partition("…")  # how close is not looked at
+            if not any(text.startswith(start) and text.endswith(end) for text in printed):
                 reader.problems.append(f"the check has not run: the saved output lacks the line '{line}'")
         problems += [f"{at}: {problem}" for problem in reader.problems]
         checks += reader.checks

@@ -264,7 +264,7 @@ def checks_and_drawings_are_folded(notebook: Notebook) -> Iterator[str]:
         checks = re.search(r"\bcheck\.\w+\(", source(cell))
         draws = any(_is_figure(output) for output in cell["outputs"])
         imports = re.search(r"^(import|from)\b", source(cell), re.MULTILINE)
-        if (checks or draws or imports) and not folded:
+        if (checks or draws or (imports and n)) and not folded:
             kind = "checks" if checks else "draws" if draws else "imports"
             yield f"cell {i}: a cell that {kind} needs the tag 'hide-input'"
         if imports and n > 1:

@@ -21,8 +21,12 @@ EXERCISE_TEXT = (
 )
 
 
-def alt(text: str) -> dict:
-    return {"mystnb": {"image": {"alt": text}}}
+CAPTION = "Two bells merge as time goes on."
+FOLDED = {"tags": ["hide-input"], "jupyter": {"source_hidden": True}, "cellView": "form"}
+
+
+def alt(text: str, name: str = "fig-bells", caption: str = CAPTION) -> dict:
+    return {"mystnb": {"image": {"alt": text}, "figure": {"name": name, "caption": caption}}, **FOLDED}
 
 
 def markdown(text: str, name: str) -> hygiene.Cell:
@@ -54,10 +58,14 @@ def good() -> hygiene.Notebook:
         "cells": [
             markdown("# The title\n\nA colour, in $x$, and `code $$ {role}`.\n\n$$x = y. $$ (fwd-step)\n", "title"),
             code(bootstrap(), "bootstrap", 1),
-            code("check.exact('fwd-step', 1, one)", "check", 2, stream("(fwd-step) exact check: holds\n")),
+            code(
+                "check.exact('fwd-step', 1, one)", "check", 2, stream("✓ (fwd-step) holds to 1e-10 · exact\n"), **FOLDED
+            ),
             markdown(PART_TEXT, "part"),
             code("plt.show()", "figure", 3, display(image_png="iVBORw0=", text_plain="<Figure>"), **alt(ALT)),
-            code("plots.player(fig)", "player", 4, display(text_html=PLAYER, text_plain="<HTML>")),
+            code(
+                "plots.player(fig)", "player", 4, display(text_html=PLAYER, text_plain="<HTML>"), **alt("", "fig-play")
+            ),
             markdown(EXERCISE_TEXT, "exercise"),
         ],
         "metadata": {
@@ -136,7 +144,19 @@ BAD = [
     ("figures_are_described", put("outputs", [display(text_html=PLAYER.replace("alt=", "id="))], MOVIE), "has no alt"),
     ("figures_are_described", put("outputs", [display(text_html=PLAYER.replace(ALT, "figure"))], MOVIE), "too little"),
     ("figures_are_described", say("![figure](images/a.png)"), "says too little: 'figure'"),
-    ("cells_are_short", put("source", "x = 1\n" * 15 + "y", CHECK), "16 lines of code, at most 15"),
+    ("figures_have_captions", put("metadata", alt(ALT, name="bells"), FIGURE), "of the form fig-..., got 'bells'"),
+    ("figures_have_captions", put("metadata", alt(ALT, name="fig-play"), FIGURE), "must be a new one"),
+    ("figures_have_captions", put("metadata", alt(ALT, caption="Two bells"), FIGURE), "must be a sentence"),
+    ("checks_and_drawings_are_folded", put("metadata", {}, CHECK), "a cell that checks needs the tag"),
+    ("checks_and_drawings_are_folded", put("metadata", {}, MOVIE), "a cell that draws needs the tag"),
+    ("checks_and_drawings_are_folded", put("source", "import math", FIGURE), "belong in the second code cell"),
+    ("cells_are_short", put("source", "import y\n" + "x = 1\n\n" * 20 + "y", CHECK), "21 lines of code, at most 20"),
+    ("code_is_plain", put("source", "x = f(  # of it\n    1\n)", CHECK), "a comment goes above"),
+    ("code_is_plain", put("source", "x = f(\n    1\n)  # of it", CHECK), "a comment goes above"),
+    ("code_is_plain", put("source", "a, b = f(1), 2", CHECK), "several statements in one line"),
+    ("names_mean_one_thing", add(code("x = 1", "m", 5), code("x = 2", "n", 6)), "x is given (=), and already in"),
+    ("names_mean_one_thing", add(code("for x in y:\n    x = 1", "m", 5)), "x is given (loop)"),
+    ("names_mean_one_thing", add(code("def x(): pass", "m", 5), code("x, y = 2", "n", 6)), "x is given (=)"),
     ("headings_are_in_order", say("# Another"), "a second heading of level 1"),
     ("headings_are_in_order", say("### Too deep"), "a heading of level 3 under one of level 1"),
     ("headings_are_in_order", lambda n: n["cells"].insert(0, n["cells"].pop(BOOTSTRAP)), "first cell must open"),
@@ -220,11 +240,11 @@ def read(tmp_path: Path, *cells: hygiene.Cell, name: str = "01-a") -> ledger.Led
 EQUATION = markdown(
     "# T\n\n$$\nx = y\n$$ (fwd-step)\n\n$$z$$ (def-z)\n\n`$$a$$ (fwd-not)`\n\n$$b$$\n\n$$(c)$$", "a"
 )
-HOLDS = stream("(fwd-step) exact check: holds\n")
+HOLDS = stream("✓ (fwd-step) holds to 1e-10 · exact\n")
 
 
 def test_the_ledger_of_a_good_notebook(tmp_path):
-    monte_carlo = "(fwd-step) Monte Carlo check: holds\n"
+    monte_carlo = "✓ (fwd-step) holds within 4 standard errors of 1% · Monte Carlo\n"
     slip = "with check.slip('no root'):\n    check.exact('fwd-step', 1, 2)"
     book = read(
         tmp_path,
@@ -232,7 +252,7 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
         code("%pip list\nrounding = 'two roundings'", "z", 1),
         code("check.exact('fwd-step', *sides, rtol=1e-12, why=rounding)", "b", 1, HOLDS),
         code("check.monte_carlo('fwd-step', a, b, resolution=0.01)", "c", 2, stream(monte_carlo)),
-        code(slip, "d", 3, stream("(fwd-step) exact check: fails, as it must: no root\n")),
+        code(slip, "d", 3, stream("✓ (fwd-step) catches the slip: no root · exact\n")),
     )  # fmt: skip
     assert book.problems == ()
     assert book.titles == {"01-a": "T"}
@@ -287,7 +307,7 @@ LEDGER_PROBLEMS = [
     ([markdown("$$a$$ (fwd_step)", "a")], "(fwd_step) is no label"),
     (
         [EQUATION, code("with check.slip('x'):\n    check.exact('fwd-step', 1, 2)", "b", 1,
-                        stream("(fwd-step) exact check: fails, as it must: x\n"))],
+                        stream("✓ (fwd-step) catches the slip: x · exact\n"))],
         "(fwd-step) has no check in this notebook",
     ),
 ]  # fmt: skip
