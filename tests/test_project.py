@@ -27,7 +27,7 @@ MODULES = {
     if path.stem != "__init__" or path.parent == PACKAGE
 }
 ORDER = """
-    arguments schedule forward reverse objective ddim guidance mixture download data metrics
+    arguments schedule forward reverse objective ddim guidance interop mixture download data metrics
     training.networks training.distributed training.checkpoint training.loop training.watch training.presets
     training.options training.classifier training.run training.commands
     book.check book.plots book.ledger book.generalisation
