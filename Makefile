@@ -37,9 +37,10 @@ pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chro
 test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --nbval diffnotes tools tests book
 
-lint: $(READY)  ## ruff: rules and format, notebooks too
+lint: $(READY)  ## ruff: rules and format, notebooks too; and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell book diffnotes tests tools benchmarks *.md *.toml *.yml Makefile
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy
@@ -47,8 +48,9 @@ types: $(READY)  ## mypy
 matrix:  ## notebooks and tests on other versions: Pythons, the lowest, Colab's (NAME=colab: only that; ONLY=notebooks)
 	$(PYTHON) tools/matrix.py $(NAME) $(if $(ONLY),--only $(ONLY))
 
-mutants: $(READY) .mutants/.ready  ## change the code in small ways and count what its tests miss (MODULE=ddim: only that)
-	PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left)
+mutants: $(READY) .mutants/.ready  ## change code and checks in small ways, count what goes unnoticed (MODULE=ddim, BOOK=book/04-ddim.ipynb: only that)
+	$(if $(MODULE),,$(ONE_THREAD) $(BIN)/python tools/check_mutants.py $(BOOK))
+	$(if $(BOOK),,PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left))
 .mutants/.ready: tools/mutants.txt
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target .mutants/lib -r $<
 	@touch $@

@@ -312,14 +312,21 @@ class Lab:
 
 def users(module: str) -> set[str]:
     """The modules of the package that import `module`, if only through others, and `module` itself."""
-    code = {path.stem: path.read_text("utf-8") for path in (COPY / "diffnotes").glob("*.py")}
+    root = COPY / "diffnotes"
+    code = {
+        ".".join(path.relative_to(root).with_suffix("").parts): path.read_text("utf-8")
+        for path in root.rglob("*.py")
+    }
     found, new = set[str](), {module}
     while new:
         found |= new
-        name = "|".join(new)
-        used = re.compile(rf"diffnotes\.({name})\b|from diffnotes import .*\b({name})\b")
-        new = {stem for stem, text in code.items() if used.search(text)} - found
-    return {f"diffnotes.{stem}" for stem in found}
+        ways = []
+        for name in new:
+            package, _, last = f"diffnotes.{name}".rpartition(".")
+            ways.append(rf"{re.escape(package)}(\.| import .*\b){last}\b")
+        used = re.compile("|".join(ways))
+        new = {name for name, text in code.items() if used.search(text)} - found
+    return {f"diffnotes.{name}" for name in found}
 
 
 def load(modules: list[str]) -> None:

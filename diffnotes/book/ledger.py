@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,25 @@ def syntax_tree(cell: dict[str, Any]) -> ast.Module:
         return ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
 
 
-def table(book: Ledger) -> str:
+def noticed(results: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """For each label how many mutants of its checks were tried, and how many were noticed: of `make mutants`."""
+    counts: dict[str, tuple[int, int]] = {}
+    for cells in results.values():
+        for cell in cells.values():
+            for label, (tried, killed) in cell["labels"].items():
+                before = counts.get(label, (0, 0))
+                counts[label] = before[0] + tried, before[1] + killed
+    return counts
+
+
+def table(book: Ledger, mutants: Mapping[str, tuple[int, int]] | None = None) -> str:
     """The ledger in Markdown: the totals, then a table for each notebook, with a link to each equation.
 
     A link `[fwd-step](#fwd-step)` becomes the equation's number in the built book. JupyterLab, Colab and GitHub do not
     follow it, and show the label.
+
+    Args:
+        mutants: what `noticed` gives, to be told beside each equation.
     """
     equations = [e for e in book.equations if not e.is_definition]
     checks = [c for e in equations for c in e.checks]
@@ -147,14 +161,14 @@ def table(book: Ledger) -> str:
         if mine:
             lines += ["", f"**[{title}]({name}.ipynb)**", ""]
             lines += ["| | equation, and how it is checked |", "|---|---|"]
-            lines += [_row(equation) for equation in mine]
+            lines += [_row(equation, (mutants or {}).get(equation.label)) for equation in mine]
     return "\n".join(lines)
 
 
 # ---- what they are made of ------------------------------------------------------------------------------------
 
 
-def _row(equation: Equation) -> str:
+def _row(equation: Equation, mutants: tuple[int, int] | None) -> str:
     tex = re.sub(r"\s+", " ", equation.tex).replace("\\|", "\\Vert ").replace("|", "\\vert ")
     ways = Counter((c.kind, c.tolerance, c.why) for c in equation.checks)
     checks = [
@@ -163,6 +177,8 @@ def _row(equation: Equation) -> str:
     ]
     slips = [f"*slip caught*: {_escaped(c.slip)}" for c in equation.slips]
     lines = [f"$\\displaystyle {tex}$", *checks, *slips]
+    if mutants:
+        lines.append(f"*mutants noticed*: {mutants[1]} of {mutants[0]}")
     return f"| [{equation.label}](#{equation.label}) | {'<br>'.join(lines)} |"
 
 

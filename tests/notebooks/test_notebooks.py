@@ -13,6 +13,7 @@ from mdit_py_plugins.anchors.index import slugify
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from diffnotes.book import ledger
+from tools import check_mutants
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").glob("*.md")) + sorted(ROOT.glob("*.md"))
@@ -60,6 +61,30 @@ def test_every_equation_is_checked_and_every_check_has_an_equation():
     book = ledger.read(NOTEBOOKS)
     assert not book.problems, "\n".join(book.problems)
     assert len(book.equations) > 0
+
+
+def test_every_check_has_been_mutated_as_it_stands():
+    results = json.loads(check_mutants.RESULTS.read_text("utf-8"))
+    for path in NOTEBOOKS:
+        for cell in load(path)["cells"]:
+            if cell["cell_type"] == "code" and check_mutants.sites(ledger.syntax_tree(cell)):
+                known = results.get(path.stem, {}).get(cell["id"], {}).get("digest")
+                said = f"{path.name}, cell {cell['id']}: has changed; run make mutants BOOK=book/{path.name}"
+                assert known == check_mutants.digest(hygiene.source(cell)), said
+
+
+def test_what_survives_has_its_reason_and_no_reason_is_left_over():
+    """At least 99% are noticed in each chapter, and each label has a check that notices all."""
+    results = json.loads(check_mutants.RESULTS.read_text("utf-8"))
+    said = check_mutants.summary(results)
+    assert said.splitlines()[-1].startswith("|"), said  # the table, and no line after it
+    survivors = {
+        (name, s["old"], s["new"])
+        for name, cells in results.items()
+        for cell in cells.values()
+        for s in cell["survivors"]
+    }
+    assert set(check_mutants.excuses()) <= survivors
 
 
 def test_labels_begin_with_the_name_of_a_chapter():
