@@ -75,7 +75,8 @@ AGAIN = (10, 1000)  # the numbers of images for which B is trained a second time
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
 STUDY = "study.json"
-STUDY_SIZES, STUDY_SEEDS, LONGER = (100, 1000, 3000), (0, 1, 2), 10
+STUDY_SIZES, STUDY_SEEDS = (100, 1000, 3000), (0, 1, 2)
+LONG_SIZE, LONGER = 1000, 10  # N for longer trainings and for other targets, and how much longer
 NEAR = 0.1  # the fixed threshold of a copy, beside the relative one: nearer than this to an image of the own half
 BANDS = ((1, 100), (101, 500), (501, 1000))  # of t, for the losses of networks with different targets
 SUMS = SHIPPED.parent / "fashion_mnist" / "train-10000-sums-of-2x2.npz"
@@ -196,7 +197,8 @@ def fit_target(net: UNet, x0: Small, config: TrainConfig, target: Target) -> tup
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         wanted = {"eps": noise, "v": v_from(SCHEDULE, x, noise, t), "flow": noise - x}[target]
         optimiser.zero_grad()
-        loss = F.mse_loss(net(q_sample(SCHEDULE, x, t, noise), t), wanted)
+        off = wanted - net(q_sample(SCHEDULE, x, t, noise), t)
+        loss = flat(off).square().mean(1).mean()  # in the order of `fit`, for the same bits
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip or math.inf)
         for group in optimiser.param_groups:
@@ -252,8 +254,8 @@ def study_runs() -> list[Run]:
     targets: tuple[Target, ...] = ("v", "flow")
     return [
         *runs,
-        *[Run(1000, "B", target=target) for target in targets],
-        *[Run(1000, which, longer=LONGER) for which in HALVES],
+        *[Run(LONG_SIZE, "B", target=target) for target in targets],
+        *[Run(LONG_SIZE, which, longer=LONGER) for which in HALVES],
     ]
 
 
@@ -369,9 +371,7 @@ def measure(
     to_own = both(lambda mine, _: nearest(x[mine], own[mine]).distance)
     to_other = both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance)
     loss = {
-        (by, on): _by_image(denoising_loss(model, own[on]), n)
-        for by, model in models.items()
-        for on in HALVES
+        (by, on): by_image(denoising_loss(model, own[on]), n) for by, model in models.items() for on in HALVES
     }
     by_start = {
         "own": to_own,
@@ -396,7 +396,7 @@ def measure(
     return {name: _summary(value) for name, value in values.items()}
 
 
-def _by_image(loss: Float[Tensor, " count"], n: int) -> Float[Tensor, " images"]:
+def by_image(loss: Float[Tensor, " count"], n: int) -> Float[Tensor, " images"]:
     """The means of `denoising_loss` over the draws of each image, float64."""
     place = torch.arange(len(loss)) % n
     sums = torch.zeros(min(n, len(loss)), dtype=torch.float64).index_add(0, place, loss.double())
@@ -442,12 +442,12 @@ def study(folder: Path, count: int = 64) -> dict[str, Any]:
             kind: _summary(torch.stack(values).mean(0)) | {"pairs": len(values)}
             for kind, values in kinds.items()
         }
-    if {a := Run(1000, "A", longer=LONGER), b := Run(1000, "B", longer=LONGER)} <= set(there):
-        table["longer"] = measure(1000, there[a], there[b], count=count)
+    if {a := Run(LONG_SIZE, "A", longer=LONGER), b := Run(LONG_SIZE, "B", longer=LONGER)} <= set(there):
+        table["longer"] = measure(LONG_SIZE, there[a], there[b], count=count)
     t = _loss_times(1000, Generator().manual_seed(1))
     for run, model in there.items():
-        if run.n == 1000 and run.half == "B":
-            loss = denoising_loss(model, half(1000, "A"))
+        if run.n == LONG_SIZE and run.half == "B":
+            loss = denoising_loss(model, half(LONG_SIZE, "A"))
             table["bands"][run.name] = {
                 f"{low}..{high}": _summary(loss[(t >= low) & (t <= high)]) for low, high in BANDS
             }
