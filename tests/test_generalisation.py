@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from diffnotes.book import generalisation
 from diffnotes.book.generalisation import SCHEDULE, distances, half, main, measure, nearest, small_images
 from diffnotes.data import Images, fashion_mnist
+from diffnotes.forward import q_sample
 from diffnotes.mixture import DataMixture
-from diffnotes.training.loop import TrainConfig
+from diffnotes.training.loop import TrainConfig, fit
+from diffnotes.training.networks import UNet
 
 
 def test_halves_share_no_image_and_are_those_of_the_test_set():
@@ -102,7 +105,8 @@ def test_exact_models_of_two_halves_memorise_and_disagree():
     models = [DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B")]
     got = measure(20, *models, count=16)
     assert got["own"]["mean"] < 1e-5
-    assert got["own"]["values"] == 32
+    assert got["own"]["values"] == 16  # a start, not a sample, is one value
+    assert got["near"]["mean"] == 1
     assert got["nearer"]["mean"] == got["copied"]["mean"] == 1
     assert "restart" not in got
     assert abs(got["other"]["mean"] - got["unseen"]["mean"]) < 5 * (
@@ -110,12 +114,17 @@ def test_exact_models_of_two_halves_memorise_and_disagree():
     )
     assert got["between"]["mean"] > 0.2
     assert got["train_loss"]["mean"] < got["test_loss"]["mean"]
+    assert got["gap"]["mean"] == pytest.approx(got["other"]["mean"] - got["own"]["mean"], abs=2e-5)
+    assert got["trace"]["mean"] == pytest.approx(
+        got["test_loss"]["mean"] - got["train_loss"]["mean"], abs=2e-5
+    )
 
 
 def test_one_model_twice_agrees_with_itself():
     model, other = (DataMixture(half(20, which)).eps(SCHEDULE) for which in ("A", "B"))
     got = measure(20, model, model, count=8)
     assert got["between"]["mean"] == 0
+    assert got["trace"] == {"mean": 0, "error": 0, "values": 40}  # the same images and noise for both
     assert got["strangers"]["mean"] > 0.2
     got = measure(20, model, other, again=other, count=8)
     assert got["restart"]["mean"] == 0
@@ -154,9 +163,9 @@ def test_what_comes_with_the_package_is_whole():
     table = generalisation.results()
     for n in generalisation.SIZES:
         row = table["measured"][str(n)]
-        names = {"own", "other", "nearer", "copied", "unseen", "between", "strangers"}
+        names = {"own", "other", "gap", "nearer", "copied", "near", "unseen", "between", "strangers"}
         again = n in generalisation.AGAIN
-        names |= {"train_loss", "test_loss"} | ({"restart", "apart"} if again else set())
+        names |= {"train_loss", "test_loss", "trace"} | ({"restart", "apart"} if again else set())
         assert set(row) == names
         for which, seed in [("A", 0), ("B", 0), ("B", 1)][: 3 if again else 2]:
             loaded = generalisation.load(n, which, seed=seed)
@@ -179,3 +188,93 @@ def test_numbers_that_are_not_whole_are_refused_by_name(no_shape_checks):
         generalisation.denoising_loss(model, torch.zeros(0, 1, 14, 14))
     with pytest.raises(ValueError, match="x must be floating point"):
         distances(torch.zeros(2, 3).byte(), torch.zeros(2, 3))
+
+
+# ---- the study ----------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_losses_are_those_of_images():
+    """A thousand draws of one image are one value; a draw of each of a thousand are a thousand."""
+    loss = torch.arange(10.0)
+    assert generalisation.by_image(loss, 5).tolist() == [2.5, 3.5, 4.5, 5.5, 6.5]
+    assert generalisation.by_image(loss, 4).tolist() == [4, 5, 4, 5]  # draws 0 4 8, 1 5 9, 2 6, 3 7
+    assert generalisation.by_image(loss, 40).tolist() == loss.tolist()
+
+
+def test_with_the_noise_as_target_the_training_is_that_of_fit():
+    def net():
+        torch.manual_seed(0)
+        return UNet(channels=1, T=1000, width=8, multipliers=(1, 2))
+
+    config = TrainConfig(steps=4, batch=6, warmup=2, ema=0.9, rate=3e-3)
+    x = half(10, "A")
+    usual = fit(SCHEDULE, net(), x, config)
+    other, loss = generalisation.fit_target(net(), x, config, "eps")
+    assert loss == pytest.approx(usual.final_loss, rel=1e-6)
+    assert all(torch.equal(p, q) for p, q in zip(usual.ema.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("target", ["eps", "v", "flow"])
+def test_a_network_with_another_target_stands_for_the_noise(target):
+    """Told the true target, the noise predictor gives the true noise."""
+    draw = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 40, 1, 3, 3, generator=draw, dtype=torch.float64)
+    t = torch.arange(1, 1001, 25)
+    signal, rest = (
+        SCHEDULE.at(c, t, x0) for c in (SCHEDULE.alpha_bars.sqrt(), (1 - SCHEDULE.alpha_bars).sqrt())
+    )
+    truth = {"eps": noise, "v": signal * noise - rest * x0, "flow": noise - x0}[target]
+    got = generalisation.as_noise(lambda x, t: truth, target)(q_sample(SCHEDULE, x0, t, noise), t)
+    assert torch.allclose(got, noise, atol=1e-9)
+
+
+def test_times_for_flow_matching_have_a_uniform_tau():
+    signal, noise = SCHEDULE.alpha_bars.sqrt(), (1 - SCHEDULE.alpha_bars).sqrt()
+    tau = noise / (signal + noise)
+    t = generalisation.flow_times(torch.arange(1, 1001))
+    wanted = (torch.arange(1000).double() + 0.5) / 1000
+    within = (wanted > tau[1]) & (wanted < tau[1000])
+    assert within.float().mean() > 0.98
+    assert (tau[t] - wanted)[within].abs().max() < 0.01
+    assert t.min() == 1
+    assert t.max() == 1000
+
+
+def test_runs_have_files_of_their_own():
+    runs = generalisation.study_runs()
+    names = [run.path(Path()).name for run in runs]
+    assert len(set(names)) == len(runs) == 22
+    assert {
+        "100-a.safetensors",
+        "1000-b-1.safetensors",
+        "1000-b-v.safetensors",
+        "1000-a-x10.safetensors",
+    } <= set(names)
+    assert generalisation.Run(1000, "A", longer=10).config.steps == 30_000
+
+
+def test_the_study_goes_on_where_it_was_and_measures_what_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generalisation, "settings", lambda n: TrainConfig(steps=2, batch=4))
+    monkeypatch.setattr(generalisation, "STUDY_SIZES", (4,))
+    monkeypatch.setattr(generalisation, "STUDY_SEEDS", (0, 1))
+    monkeypatch.setattr(generalisation, "LONG_SIZE", 4)
+    monkeypatch.setattr(generalisation, "LONGER", 2)
+    main(["--study", "--folder", str(tmp_path), "--starts", "2"])
+    assert capsys.readouterr().out.count("loss") == 8
+    first = json.loads((tmp_path / "study.json").read_text())
+    assert {kind: row["pairs"] for kind, row in first["kinds"]["4"].items()} == {
+        "other half, same seed": 2,
+        "same half, other seed": 2,
+        "other half, other seed": 2,
+    }
+    assert set(first["bands"]) == {"B0", "B1", "B0, v", "B0, flow", "B0, 2 times the steps"}
+    assert len(first["pairs"]["4"]) == 8 * 7 / 2
+    assert set(first["seeds"]["4"]) == {"0", "1"}
+    for gone in ("4-a-x2", "4-b-flow", "4-a-1"):
+        (tmp_path / f"{gone}.safetensors").unlink()
+    partly = generalisation.study(tmp_path, 2)
+    assert partly["longer"] == {}
+    assert set(partly["seeds"]["4"]) == {"0"}
+    main(["--study", "--folder", str(tmp_path), "--starts", "2"])
+    assert capsys.readouterr().out.count("loss") == 3
+    assert json.loads((tmp_path / "study.json").read_text()) == first

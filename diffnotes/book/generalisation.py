@@ -2,13 +2,21 @@
 
     python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run resumes
 
-For each N there are two halves, A and B, of N images each and with none in common. Two networks, one for each half,
-start from the same weights and are trained in the same way. Then both draw samples from the same x_T. Do the samples
-copy training images? Do the two networks give the same picture, although they have seen no image in common? (The
-question and the test are those of Kadkhodaie et al. 2024, section 2.2.) As a control, for N = 10 and N = 1000 a third
-network is trained on half B, from other weights and with other noise.
+For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
+from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
+samples copy training images? Do the two networks give the same picture, though they have seen no image in common?
+(The question and the test: Kadkhodaie et al. 2024, section 2.2.) As a control, for N = 10 and N = 1000 a third network
+is trained: on half B once more, from other weights and with other noise. All these networks come with the package, and
+so does the table of what was measured with them.
 
-All networks ship with the package, and so does the table of what was measured with them.
+    python -m diffnotes.book.generalisation --study --folder FOLDER    # about two hours more
+
+trains what the first command leaves open: three seeds for each half at N = 100, 1000 and 3000, ten times the steps at
+N = 1000, and at N = 1000 networks that predict v, or the velocity of flow matching, in the place of the noise. Networks
+that FOLDER holds are not trained again. Of these the table comes with the package, the networks do not.
+
+Errors are those of the starts: both networks' samples from one start count as one value. Errors of losses are those of
+the images: draws of one image count as one value.
 
 >>> table = results()["measured"]
 >>> sorted(table, key=int)
@@ -17,6 +25,8 @@ All networks ship with the package, and so does the table of what was measured w
 True
 """
 
+import copy
+import itertools
 import json
 import math
 import shlex
@@ -31,20 +41,30 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffnotes.arguments import check_batch, per_example, usable_device, whole
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.metrics import check_points
-from diffnotes.reverse import predict_x0
+from diffnotes.reverse import as_noise_predictor, predict_x0, v_from
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, flat
 from diffnotes.training.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
-from diffnotes.training.loop import TrainConfig, draw_times, fit
+from diffnotes.training.loop import (
+    Shuffled,
+    TrainConfig,
+    draw_times,
+    ema_decay,
+    fit,
+    learning_rate,
+    seed_of,
+)
 from diffnotes.training.networks import UNet
 from diffnotes.training.options import Parser, at_least, folder, one_line
 
 Half = Literal["A", "B"]
+Target = Literal["eps", "v", "flow"]
 Pictures = Float[Tensor, "n *picture"]
 OtherPictures = Float[Tensor, "m *picture"]
 Small = Float[Tensor, "n 1 14 14"]
@@ -54,6 +74,11 @@ SIZES = (10, 100, 1000, 10_000)
 AGAIN = (10, 1000)  # the sizes for which B is trained a second time, with seed 1
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
+STUDY = "study.json"
+STUDY_SIZES, STUDY_SEEDS = (100, 1000, 3000), (0, 1, 2)
+LONG_SIZE, LONGER = 1000, 10  # N for longer trainings and for other targets, and how much longer
+NEAR = 0.1  # the fixed threshold of a copy, beside the relative one: nearer than this to an image of the own half
+BANDS = ((1, 100), (101, 500), (501, 1000))  # of t, for the losses of networks with different targets
 SUMS = SHIPPED.parent / "fashion_mnist" / "train-10000-sums-of-2x2.npz"
 SCHEDULE = NoiseSchedule.linear(T=1000)
 
@@ -108,32 +133,128 @@ def settings(n: int) -> TrainConfig:
     return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
 
 
-def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
-    """The averaged network trained on one half, and its loss over the last eighth of the steps.
+class Run(NamedTuple):
+    """One training: N and the half, the seed, how many times the usual steps, and what the network predicts."""
+
+    n: int
+    half: Half
+    seed: int = 0
+    longer: int = 1
+    target: Target = "eps"
+
+    @property
+    def name(self) -> str:
+        """Such as A0, B1, "A0, 10 times the steps" or "B0, v"."""
+        more = [f"{self.longer} times the steps"] * (self.longer > 1) + [self.target] * (self.target != "eps")
+        return ", ".join([f"{self.half}{self.seed}", *more])
+
+    @property
+    def config(self) -> TrainConfig:
+        usual = settings(self.n)
+        return replace(usual, seed=self.seed, steps=self.longer * usual.steps)
+
+    def path(self, folder: Path) -> Path:
+        parts = [str(self.n), self.half.lower(), *[str(self.seed)] * bool(self.seed)]
+        parts += [f"x{self.longer}"] * (self.longer > 1) + [self.target] * (self.target != "eps")
+        return folder / f"{'-'.join(parts)}.safetensors"
+
+
+def train(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
+    """The averaged network of a run, and its loss over the last eighth of the steps.
 
     A U-Net with 124,433 weights and two resolutions. Runs with the same seed share initial weights and noise.
     """
-    config = replace(settings(n), seed=seed)
-    torch.manual_seed(config.seed)  # for the initial weights
+    torch.manual_seed(run.seed)  # of the first weights
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = fit(SCHEDULE, net, half(n, which).to(device), config)
+    x0 = half(run.n, run.half).to(device)
+    if run.target != "eps":
+        return fit_target(net, x0, run.config, run.target)
+    trained = fit(SCHEDULE, net, x0, run.config)
     return trained.ema, trained.final_loss
 
 
+def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
+    """`train` for the usual steps and target."""
+    return train(Run(n, which, seed), device)
+
+
+def fit_target(net: UNet, x0: Small, config: TrainConfig, target: Target) -> tuple[UNet, float]:
+    """`fit` with another target: the network's plain squared error for v, or for the velocity eps - x_0.
+
+    Every draw is that of `fit` but for the times of "flow", whose tau is uniform on [0, 1] (see `flow_times`).
+    """
+    source, generator, average = Shuffled(x0), Generator(x0.device), copy.deepcopy(net).requires_grad_(False)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+    losses = []
+    for k in range(config.steps):
+        x, _ = source.batch(k, config.batch, config.seed)
+        generator.manual_seed(seed_of(config.seed, "step", k))
+        t = draw_times(SCHEDULE.T, config.batch, config.times, generator)
+        t = flow_times(t) if target == "flow" else t
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        wanted = {"eps": noise, "v": v_from(SCHEDULE, x, noise, t), "flow": noise - x}[target]
+        optimiser.zero_grad()
+        off = wanted - net(q_sample(SCHEDULE, x, t, noise), t)
+        loss = flat(off).square().mean(1).mean()  # in the order of `fit`, for the same bits
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip or math.inf)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, k)
+        optimiser.step()
+        update = get_ema_multi_avg_fn(ema_decay(config, k))  # type: ignore[no-untyped-call]
+        update(list(average.parameters()), list(net.parameters()), None)
+        losses.append(float(loss.detach()))
+    last = losses[-len(losses) // 8 :]
+    return average.eval(), sum(last) / len(last)
+
+
+def flow_times(t: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Times uniform on 1 .. T become times whose tau, sqrt(1 - abar) / (sqrt(abar) + sqrt(1 - abar)), is uniform."""
+    signal, noise = SCHEDULE.sqrt_alpha_bars, SCHEDULE.sqrt_one_minus_alpha_bars
+    levels = (noise / (signal + noise)).to(t.device)
+    wanted = (t.double() - 0.5) / SCHEDULE.T
+    return torch.searchsorted(levels, wanted).clamp(1, SCHEDULE.T)
+
+
+def as_noise(net: NoisePredictor, target: Target) -> NoisePredictor:
+    """The noise predictor made of a network with this target."""
+    if target != "flow":
+        return as_noise_predictor(SCHEDULE, net, target)
+
+    def predictor(x_t: Tensor, t: Tensor) -> Tensor:
+        signal = SCHEDULE.at(SCHEDULE.sqrt_alpha_bars, t, x_t)
+        noise = SCHEDULE.at(SCHEDULE.sqrt_one_minus_alpha_bars, t, x_t)
+        eps: Tensor = (x_t + signal * net(x_t, t)) / (signal + noise)  # x_t = signal x_0 + noise eps
+        return eps
+
+    return predictor
+
+
 def load(n: int, which: Half, folder: Path = FOLDER, seed: int = 0) -> Loaded:
-    """The shipped network for n images of one half (seed 1: only half B of the sizes `AGAIN`), or FileNotFoundError."""
-    return load_model(_file(n, which, folder, seed))
+    """The network for n images and one half that comes with the package; seed 1: half B of the sizes `AGAIN`.
+
+    Raises:
+        FileNotFoundError: there is none for this n, half and seed.
+    """
+    return load_model(Run(n, which, seed).path(folder))
 
 
-def _file(n: int, which: Half, folder: Path, seed: int) -> Path:
-    return folder / f"{n}-{which.lower()}{f'-{seed}' if seed else ''}.safetensors"
+def _runs(n: int) -> list[Run]:
+    """Every network for n images that comes with the package."""
+    runs = [Run(n, "A"), Run(n, "B")]
+    return [*runs, Run(n, "B", 1)] if n in AGAIN else runs
 
 
-def _runs(n: int) -> list[tuple[Half, int]]:
-    """The half and the seed of every network for n images."""
-    runs: list[tuple[Half, int]] = [("A", 0), ("B", 0)]
-    return [*runs, ("B", 1)] if n in AGAIN else runs
+def study_runs() -> list[Run]:
+    """Every network of the study."""
+    runs = [Run(n, which, seed) for n in STUDY_SIZES for seed in STUDY_SEEDS for which in HALVES]
+    targets: tuple[Target, ...] = ("v", "flow")
+    return [
+        *runs,
+        *[Run(LONG_SIZE, "B", target=target) for target in targets],
+        *[Run(LONG_SIZE, which, longer=LONGER) for which in HALVES],
+    ]
 
 
 def results(folder: Path = FOLDER) -> dict[str, Any]:
@@ -183,17 +304,22 @@ def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
 def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
     """The squared error of the predicted noise, averaged over pixels, for `count` draws of t and of the noise.
 
-    It cycles through the images, which are on the CPU, in order. Times and noise are the same in every call.
+    The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call, so
+    two networks' losses on the same images are paired.
     """
     check_batch(x0=x0)
     if len(x0) == 0:
         raise ValueError("x0 must hold at least one image, got none")
     count, generator = whole("count", count), Generator().manual_seed(1)
-    x = x0[torch.arange(count) % len(x0)]
-    t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
+    x, t = x0[torch.arange(count) % len(x0)], _loss_times(count, generator)
     noise = torch.randn(x.shape, generator=generator)
     eps = model(q_sample(SCHEDULE, x, t, noise), t)
     return flat(eps - noise).square().mean(1)
+
+
+def _loss_times(count: int, generator: Generator) -> Int[Tensor, " count"]:
+    t = draw_times(SCHEDULE.T, count, "stratified", generator)
+    return t[torch.randperm(count, generator=generator)]
 
 
 @torch.no_grad()
@@ -211,17 +337,21 @@ def measure(
 ) -> dict[str, Any]:
     """How the two networks for n images, and B trained again if there is one, compare from `count` common starts.
 
-    Each entry holds a mean, its standard error and the number of values averaged. Distances are in units of the pixels
-    (black is -1, white is 1):
+    Each entry holds a mean, its standard error and the number of values it is the mean of. Distances are in the units
+    of the pixels (black is -1, white is 1), and of a start the mean over both networks is one value:
 
     - own: from a sample to the nearest image of the half that its network was trained on;
     - other: from a sample to the nearest image of the half that its network has never seen;
-    - nearer, copied: the share of samples with own < other, and with own <= other / 2;
-    - unseen: from a real image of one half to the nearest in the other, as a yardstick for own and other;
-    - between: from a sample of one network to that of the other from the same x_T;
-    - strangers: from a sample of one network to that of the other from another x_T;
-    - restart, apart: from a sample of B trained again to that of B, and to that of A, from the same x_T;
-    - train_loss, test_loss: the simple loss per pixel, on the network's own half and on the other.
+    - gap: other less own, sample by sample;
+    - nearer, copied, near: the share of samples that are nearer to the own half than to the other; at most half as far;
+      and nearer than `NEAR` to the own half;
+    - unseen: from a real image of one half to the nearest of the other, as a measure for own and other;
+    - between: from the sample of one network to that of the other from the same x_T;
+    - strangers: from the sample of one to that of the other from another x_T;
+    - restart, apart: from the sample of B trained again to that of B, and to that of A, from the same x_T;
+    - train_loss, test_loss: of the simple loss per pixel, on the own half and on the other;
+    - trace: on the same images, with the same noise, the loss of the network that has not seen them less the loss of
+      the one that has.
 
     Raises:
         ValueError: count < 2, which gives no standard error, or `half` refuses n.
@@ -233,32 +363,93 @@ def measure(
     pairs: list[tuple[Half, Half]] = [("A", "B"), ("B", "A")]
 
     def both(value: Any) -> Tensor:
-        return torch.cat([value(mine, theirs) for mine, theirs in pairs])
+        return torch.stack([value(mine, theirs) for mine, theirs in pairs]).double()
 
     table = distances(x["A"], x["B"])
     to_own = both(lambda mine, _: nearest(x[mine], own[mine]).distance)
     to_other = both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance)
-    values = {
+    loss = {
+        (by, on): by_image(denoising_loss(model, own[on]), n) for by, model in models.items() for on in HALVES
+    }
+    by_start = {
         "own": to_own,
         "other": to_other,
-        "nearer": to_own < to_other,
-        "copied": to_own <= to_other / 2,
-        "unseen": both(lambda mine, theirs: nearest(own[theirs][:500], own[mine]).distance),
+        "gap": to_other - to_own,
+        "nearer": (to_own < to_other).double(),
+        "copied": (to_own <= to_other / 2).double(),
+        "near": (to_own < NEAR).double(),
+    }
+    values = {name: value.mean(0) for name, value in by_start.items()} | {
+        "unseen": both(lambda mine, theirs: nearest(own[theirs][:500], own[mine]).distance).flatten(),
         "between": table.diagonal(),
         "strangers": table.roll(1, dims=0).diagonal(),
-        "train_loss": both(lambda mine, _: denoising_loss(models[mine], own[mine])),
-        "test_loss": both(lambda mine, theirs: denoising_loss(models[mine], own[theirs])),
+        "train_loss": both(lambda mine, _: loss[mine, mine]).flatten(),
+        "test_loss": both(lambda mine, theirs: loss[mine, theirs]).flatten(),
+        "trace": both(lambda mine, theirs: loss[theirs, mine] - loss[mine, mine]).flatten(),
     }
     if again is not None:
         x_again = sample(again, x_T)
         values["restart"] = distances(x_again, x["B"]).diagonal()
         values["apart"] = distances(x_again, x["A"]).diagonal()
-    return {name: _summary(value.double()) for name, value in values.items()}
+    return {name: _summary(value) for name, value in values.items()}
+
+
+def by_image(loss: Float[Tensor, " count"], n: int) -> Float[Tensor, " images"]:
+    """The means of `denoising_loss` over the draws of each image, float64."""
+    place = torch.arange(len(loss)) % n
+    sums = torch.zeros(min(n, len(loss)), dtype=torch.float64).index_add(0, place, loss.double())
+    return sums / place.bincount()
 
 
 def _summary(values: Tensor) -> dict[str, float]:
-    error = values.std() / math.sqrt(len(values))
+    error = values.double().std() / math.sqrt(len(values))
     return {"mean": round(float(values.mean()), 5), "error": round(float(error), 5), "values": len(values)}
+
+
+def study(folder: Path, count: int = 64) -> dict[str, Any]:
+    """What is measured with the networks of `study_runs` that the folder holds.
+
+    - seeds: for each N and seed what `measure` finds;
+    - pairs: for each N the mean distance, with its error, of two runs' samples from the same starts, by their names;
+    - kinds: the mean over all pairs of a kind: the same half and two seeds, two halves and one seed, or two of each.
+      With the seed both the first weights and the noise change;
+    - longer: `measure` for ten times the steps;
+    - bands: for runs on half B at N = 1000 the loss on half A, of the noise whatever the target, in three bands of t.
+    """
+    x_T = starts(count)
+    there = {
+        run: as_noise(load_model(run.path(folder)).model, run.target)
+        for run in study_runs()
+        if run.path(folder).exists()
+    }
+    made = {run: sample(model, x_T) for run, model in there.items()}
+    table: dict[str, Any] = {"seeds": {}, "pairs": {}, "kinds": {}, "longer": {}, "bands": {}}
+    for n in STUDY_SIZES:
+        for seed in STUDY_SEEDS:
+            if {a := Run(n, "A", seed), b := Run(n, "B", seed)} <= set(there):
+                table["seeds"].setdefault(str(n), {})[str(seed)] = measure(n, there[a], there[b], count=count)
+        runs = [run for run in there if run.n == n]
+        found = {(a, b): distances(made[a], made[b]).diagonal() for a, b in itertools.combinations(runs, 2)}
+        table["pairs"][str(n)] = {f"{a.name} to {b.name}": _summary(value) for (a, b), value in found.items()}
+        kinds: dict[str, list[Tensor]] = {}
+        for (a, b), value in found.items():
+            if a[3:] == b[3:] == Run(n, "A")[3:]:
+                kind = f"{'same' if a.half == b.half else 'other'} half, {'same' if a.seed == b.seed else 'other'} seed"
+                kinds.setdefault(kind, []).append(value)
+        table["kinds"][str(n)] = {
+            kind: _summary(torch.stack(values).mean(0)) | {"pairs": len(values)}
+            for kind, values in kinds.items()
+        }
+    if {a := Run(LONG_SIZE, "A", longer=LONGER), b := Run(LONG_SIZE, "B", longer=LONGER)} <= set(there):
+        table["longer"] = measure(LONG_SIZE, there[a], there[b], count=count)
+    t = _loss_times(1000, Generator().manual_seed(1))
+    for run, model in there.items():
+        if run.n == LONG_SIZE and run.half == "B":
+            loss = denoising_loss(model, half(LONG_SIZE, "A"))
+            table["bands"][run.name] = {
+                f"{low}..{high}": _summary(loss[(t >= low) & (t <= high)]) for low, high in BANDS
+            }
+    return table
 
 
 # ---- the command ------------------------------------------------------------------------------------------------
@@ -270,6 +461,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--folder", type=folder, default=FOLDER, help="where networks are read and written")
     parser.add_argument("--sizes", type=at_least(1), nargs="+", default=list(SIZES), help="numbers of images")
     parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network")
+    parser.add_argument("--study", action="store_true", help="the networks of the study, and study.json")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args(argv)
     device = usable_device(arguments.device, meta=False)
@@ -277,26 +469,31 @@ def main(argv: list[str]) -> None:
     for n in arguments.sizes:
         half(n, "A")  # raises if n is too large
     command = shlex.join(["python", "-m", "diffnotes.book.generalisation", *argv])
-    for n in arguments.sizes:
-        for which, seed in _runs(n):
-            path = _file(n, which, arguments.folder, seed)
-            if not path.exists():
-                start = time.process_time()
-                net, loss = train_half(n, which, device, seed)
-                origin = {
-                    "command": command,
-                    "data": f"diffnotes.book.generalisation.half({n}, {which!r})",
-                    "settings": asdict(replace(settings(n), seed=seed)),
-                    "loss": round(loss, 5),
-                    "seconds": round(time.process_time() - start),
-                    "torch": TORCH,
-                    "threads": torch.get_num_threads(),
-                }
-                save_model(path, net, SCHEDULE, origin, torch.float16)
-                print(f"{path.name}: loss {loss:.4f}, {origin['seconds']} s of processor time", flush=True)
+    runs = study_runs() if arguments.study else [run for n in arguments.sizes for run in _runs(n)]
+    for run in runs:
+        path = run.path(arguments.folder)
+        if not path.exists():
+            start = time.process_time()
+            net, loss = train(run, device)
+            origin = {
+                "command": command,
+                "data": f"diffnotes.book.generalisation.half({run.n}, {run.half!r})",
+                "target": run.target,
+                "settings": asdict(run.config),
+                "loss": round(loss, 5),
+                "seconds": round(time.process_time() - start),
+                "torch": TORCH,
+                "threads": torch.get_num_threads(),
+            }
+            save_model(path, net, SCHEDULE, origin, torch.float16)
+            print(f"{path.name}: loss {loss:.4f}, {origin['seconds']} s of processor time", flush=True)
+    if arguments.study:
+        table = {"command": command, **study(arguments.folder, arguments.starts)}
+        (arguments.folder / STUDY).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+        return
     measured = {}
     for n in arguments.sizes:
-        model_a, model_b, *again = (load(n, which, arguments.folder, seed).model for which, seed in _runs(n))
+        model_a, model_b, *again = (load_model(run.path(arguments.folder)).model for run in _runs(n))
         measured[str(n)] = measure(n, model_a, model_b, again[0] if again else None, arguments.starts)
     provenance = {str(n): load(n, "A", arguments.folder).provenance for n in arguments.sizes}
     table = {"command": command, "measured": measured, "provenance of half A": provenance}
