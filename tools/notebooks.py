@@ -4,6 +4,7 @@ What is saved is the same on every machine but for the figures: no timings, no w
 kernel name. `normalise` alone says what a committed notebook looks like.
 """
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from diffnotes.book.explore import CODE
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -29,7 +32,10 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if "hide-input" in cell.metadata.get("tags", []):
             cell.metadata.update(FOLDED)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "text/html" in data:  # the page loads the code of the figures that move once, by itself
+                data["text/html"] = re.sub(CODE, "", "".join(data["text/html"]), flags=re.DOTALL)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook

@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffnotes.book import plots
-from diffnotes.book.explore.stills import STILLS
+from diffnotes.book.explore.stills import STILLS, garments_state
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("maths.js", "draw.js", "figures.js", "start.js")  # in this order
@@ -56,7 +56,8 @@ def static(name: str, **state: Any) -> str:
         raise ValueError(f"state of {name!r} must be among {sorted(defaults)}, got {sorted(unknown)}")
     png, (width, height) = picture(name, **state)
     data, alt = base64.b64encode(png).decode(), html.escape(" ".join((still.__doc__ or "").split()))
-    start = html.escape(json.dumps(defaults | state), quote=True)
+    given = garments_state() if name == "garments" else {}
+    start = html.escape(json.dumps(defaults | state | given), quote=True)
     image = f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
     return f'<div class="explore" data-figure="{name}" data-state="{start}">{image}</div>'
 
@@ -70,5 +71,9 @@ def picture(name: str, **state: Any) -> tuple[bytes, tuple[int, int]]:
     drawn = Image.open(raw)
     info, small = PngInfo(), io.BytesIO()
     info.add_text("Software", str(drawn.info["Software"]))
-    drawn.convert("RGB").quantize(48).save(small, "png", optimize=True, dpi=(140, 140), pnginfo=info)
-    return small.getvalue(), (round(drawn.width * 0.72), round(drawn.height * 0.72))
+    colours = drawn.convert("RGB")
+    grey = colours.convert("L")  # where there is no colour, every shade is kept: a figure may read them
+    few = grey if grey.convert("RGB").tobytes() == colours.tobytes() else colours.quantize(48)
+    few.save(small, "png", optimize=True, dpi=(140, 140), pnginfo=info)
+    scale = 1 if few is grey else 0.72
+    return small.getvalue(), (round(drawn.width * scale), round(drawn.height * scale))

@@ -21,7 +21,7 @@ explore.draw = (() => {
   const pieces = (text) =>
     [...text.matchAll(/\*([^*]+)\*|([_^])(\{[^}]*\}|.)|([^*_^]+)/gu)].map(([, italic, shift, small, plain]) =>
       italic ? ["i", italic] : shift ? [shift === "_" ? "sub" : "sup", small.replace(/[{}]/g, "")] : ["", plain]);
-  const lone = (part) => (/^[a-z]$/.test(part) ? " i" : ""); // a letter below the line is a variable
+  const lone = (part) => (/^[a-z]([−+]1)?$/.test(part) ? " i" : ""); // a letter below the line is a variable
   const typeset = (text) => pieces(text).map(([tag, part]) => (tag ? html(tag, { class: tag + lone(part) }, part) : part));
   const typesetInSvg = (text) => {
     let back = 0; // tspans do not return to the line by themselves
@@ -57,7 +57,7 @@ explore.draw = (() => {
     const hole = svg("rect");
     const [back, scene, front] = [svg("g"), svg("g", { "clip-path": `url(#${clip})` }), svg("g")];
     const root = svg("svg", { role: "group", "aria-label": bare(label) }, svg("clipPath", { id: clip }, hole), back, scene, front);
-    const edge = { left: yTicks ? 46 : 10, right: 12, top: yLabel ? 24 : 8, bottom: xTicks ? 42 : 8 };
+    const edge = { left: yTicks ? 46 : 10, right: xTicks ? 18 : 12, top: yLabel ? 24 : 8, bottom: xTicks ? 42 : 8 };
     const p = { root, x, y, share, narrow };
     let [width, high] = [0, 0];
 
@@ -101,7 +101,7 @@ explore.draw = (() => {
       const d = points.map((point) => `M${at(point)}h0`).join("");
       scene.append(svg("path", { class: `dots ${look}`, d, "stroke-width": 2 * r }));
     };
-    p.dot = (point, look, r = 4, fill) => scene.append(svg("circle", { class: `dot ${look}`, cx: p.X(point[0]), cy: p.Y(point[1]), r, fill }));
+    p.dot = (point, look, r = 4, style) => scene.append(svg("circle", { class: `dot ${look}`, cx: p.X(point[0]), cy: p.Y(point[1]), r, style }));
     p.box = ([a, b], [c, d], look) =>
       scene.append(svg("rect", { class: look, x: min(p.X(a), p.X(c)), y: min(p.Y(b), p.Y(d)), width: Math.abs(p.X(c) - p.X(a)), height: Math.abs(p.Y(d) - p.Y(b)) }));
     p.arrow = (from, to, look, head = 9) => {
@@ -178,7 +178,8 @@ explore.draw = (() => {
     const readout = html("p", { class: "readout", role: "status" });
     const all = [];
     const fig = { host, w, picture, state: JSON.parse(host.dataset.state || "{}"), say, told, html, svg, panels };
-    let draw = () => {};
+    let [draw, reserved] = [() => {}, 0];
+    host.state = fig.state;
 
     fig.panel = (options) => {
       const p = panel(fig, options);
@@ -188,9 +189,8 @@ explore.draw = (() => {
     };
     fig.legend = (entries) => {
       for (const [look, text] of entries) {
-        const dotted = look.startsWith("spot");
-        const mark = dotted ? svg("circle", { class: `dot ${look}`, cx: 14, cy: 6, r: 4 })
-          : look.startsWith("area") ? svg("rect", { class: look, x: 4, y: 1, width: 20, height: 10 })
+        const mark = look.startsWith("mark") ? svg("circle", { class: `dot ${look}`, cx: 14, cy: 6, r: 4 })
+          : /^(area|full)/.test(look) ? svg("rect", { class: look, x: 4, y: 1, width: 20, height: 10 })
           : svg("path", { class: `line ${look}`, d: "M1,6H27" });
         keys.append(html("span", {}, svg("svg", { width: 28, height: 12, "aria-hidden": "true" }, mark), html("span", {}, ...typeset(text))));
       }
@@ -245,7 +245,11 @@ explore.draw = (() => {
     // what the figure says in numbers: `values` are kept in full, the text has three digits
     fig.tell = (values, lines = w.says) => {
       host.values = values;
-      readout.replaceChildren(...lines.map((line) => html("span", {}, ...typeset(told(line, values)))));
+      const write = (shown) => readout.replaceChildren(...lines.map((line) => html("span", {}, ...typeset(told(line, shown)))));
+      write(Object.fromEntries(Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? "−0.00000" : value])));
+      reserved = max(reserved, readout.offsetHeight); // room for the longest numbers, so that nothing below is moved
+      readout.style.minHeight = `${reserved}px`;
+      write(values);
     };
     fig.changed = () => {
       for (const p of all) p.clear();
@@ -259,12 +263,12 @@ explore.draw = (() => {
     fillIn(host, { role: "group", "aria-label": bare(w.title), "data-alive": "" }, []);
     let room = 0;
     const fit = () => {
-      const now = panels.clientWidth;
+      const now = Math.floor(panels.getBoundingClientRect().width);
       if (!now || now === room) return;
-      room = now;
+      [room, reserved] = [now, 0];
       for (const p of all) {
         const share = room < 560 ? p.narrow : p.share; // of a row, beside 16 pixels between two panels
-        p.resize((room - 16 * (round(1 / share) - 1)) * share);
+        p.resize(Math.floor((room - 16 * (round(1 / share) - 1)) * share));
       }
       fig.changed();
     };

@@ -92,6 +92,7 @@
         controls: { beta: "*β*_t", bar: "*ᾱ*_{t−1}", mirrored: "mirror the data" },
         legend: ["*q*(*x*_{t−1}): where points live", "*q*(*x*_t | *x*_{t−1}): the forward step", "*q*(*x*_{t−1} | *x*_t): the way back", "its best Gaussian"],
         says: ["The way back has {humps} in this place, and is {kl} nats from its best Gaussian.", "*β*/(1 − *β*) · max *f*″ = {edge}: {verdict}"],
+        scale: "densities, each to a height of its own",
         one: "one hump", two: "two humps",
         below: "at most 1, so one hump wherever *x*_t lies.", above: "above 1, so two humps for some *x*_t.",
         try: "Drag *x*_t to and fro. Make *β* small: the way back becomes a Gaussian. Mirror the data: same point, same step, another answer.",
@@ -100,7 +101,7 @@
     build(fig) {
       const { w, state } = fig;
       const data = m.mixture1d();
-      const curves = fig.panel({ x: [-3, 3], y: [-0.1, 1.1], height: 280, label: w.curves, xTicks: [-3, -2, -1, 0, 1, 2, 3], xLabel: "*x*_{t−1}" });
+      const curves = fig.panel({ x: [-3, 3], y: [-0.1, 1.15], height: 290, yLabel: w.scale, label: w.curves, xTicks: [-3, -2, -1, 0, 1, 2, 3], xLabel: "*x*_{t−1}" });
       curves.handle({ label: w.point, along: "x", name: "*x*_t", get: () => [state.x, 0], set: ([x]) => (state.x = x) });
       fig.legend(["area grey", "grey dashed", "blue thick", "red dotted thick"].map((look, i) => [look, w.legend[i]]));
       fig.slider("beta", { min: 0.01, max: 0.99, step: 0.01 });
@@ -131,7 +132,7 @@
         curves.line(own((y) => exp(m.logNormal(x, sqrt(1 - beta) * y, beta)), 0.9), "grey dashed");
         curves.line(curve((y) => reverse(y) / peak), "blue thick");
         curves.line(curve((y) => exp(m.logNormal(y, mean, variance)) / peak), "red dotted thick");
-        curves.line([[x, 0], [x, 1.1]], "ink thin dotted");
+        curves.line([[x, 0], [x, 1.15]], "ink thin dotted");
         const says = { humps: humps > 1 ? w.two : w.one, kl, edge, verdict: edge > 1 ? w.above : w.below };
         fig.tell({ ...says, number: humps, mean, variance });
       };
@@ -146,7 +147,7 @@
         point: "The point x_t",
         controls: { t: "time *t*", step: "step", still: "step without noise", over: "start over" },
         legend: ["rescaling part", "score part", "drift: their sum", "the guess *x̂*_0"],
-        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn four times as long."],
+        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn {by} times as long."],
         arrived: ["*t* = 0: arrived at ({x}, {y}).", "“Start over” goes back to where you last put the point."],
         try: "Take steps without noise, then start over and take steps with it. An arrow is not the way that a point goes: in one step the noise is larger.",
       },
@@ -161,7 +162,7 @@
       let [trail, start] = [[], { x: state.x, t: state.t }];
       const moved = () => ([trail, start] = [[], { x: state.x, t: state.t }]);
       plane.handle({ label: w.point, name: "*x*_t", get: () => state.x, set: (x) => ((state.x = x), moved()) });
-      fig.legend(["blue thick", "red thick", "ink thick", "spot blue ring"].map((look, i) => [look, w.legend[i]]));
+      fig.legend(["blue thick", "red thick", "ink thick", "mark blue ring"].map((look, i) => [look, w.legend[i]]));
       fig.slider("t", { min: 0, max: 40 }).addEventListener("input", moved);
       const step = (fresh) => () => {
         const { x, t } = state;
@@ -186,14 +187,16 @@
         const eps = model(x, t);
         const { rescaling, towards, drift } = m.driftParts(walk, x, t, eps);
         const guess = m.predictX0(walk, x, t, eps);
-        const tip = (from, arrow) => from.map((v, i) => v + 4 * arrow[i]);
+        const usual = walk.betas[t] / walk.sqrtOneMinusAlphaBars[t];
+        const by = [50, 20, 10, 5, 2, 1].find((factor) => factor * usual < 1.2) ?? 1;
+        const tip = (from, arrow) => from.map((v, i) => v + by * arrow[i]);
         plane.line([x, guess], "blue thin dotted");
         plane.dot(guess, "blue ring", 5);
         plane.arrow(x, tip(x, rescaling), "blue thick");
         plane.arrow(x, tip(x, towards), "red thick");
         plane.arrow(x, tip(x, drift), "ink thick");
         const { sigma } = m.ddpmStep(walk, x, eps, t, t - 1, [0, 0]);
-        fig.tell({ aX: rescaling[0], aY: rescaling[1], bX: towards[0], bY: towards[1], dX: drift[0], dY: drift[1], noise: sigma, guess, x });
+        fig.tell({ aX: rescaling[0], aY: rescaling[1], bX: towards[0], bY: towards[1], dX: drift[0], dY: drift[1], noise: sigma, by, guess, x });
       };
     },
   };
@@ -208,14 +211,14 @@
         controls: { step1: "coin in step 1", step2: "coin in step 2", step3: "coin in step 3" },
         legend: ["*L*_3", "*L*_2", "*L*_1", "*L*_0", "−log *p*(*x*_0)"],
         bar: "*x*_0 = {x}", axis: "nats",
-        says: ["*x*_0 = 0: {L3_0} + {L2_0} + {L1_0} + {L0_0} = {bound_0}; exactly {nll_0}, gap {gap_0}.", "*x*_0 = 1: {L3_1} + {L2_1} + {L1_1} + {L0_1} = {bound_1}; exactly {nll_1}, gap {gap_1}."],
+        says: ["In nats, *L*_3 + *L*_2 + *L*_1 + *L*_0 = the bound:", "*x*_0 = 0: {L3_0} + {L2_0} + {L1_0} + {L0_0} = {bound_0}; exactly {nll_0}, gap {gap_0}.", "*x*_0 = 1: {L3_1} + {L2_1} + {L1_1} + {L0_1} = {bound_1}; exactly {nll_1}, gap {gap_1}."],
         try: "Each slider puts a share of coin-tossing into one step of the model. Which term does it move? And what is left of the gap when all three are 0?",
       },
     },
     build(fig) {
       const { w, state } = fig;
       const bars = fig.panel({ x: [0, 2.5], y: [0, 2], height: 210, label: w.bars, xTicks: [0, 0.5, 1, 1.5, 2, 2.5], xLabel: w.axis });
-      fig.legend([...["grey", "blue", "sky", "orange"].map((look, i) => [`area full ${look}`, w.legend[i]]), ["ink thick", w.legend[4]]]);
+      fig.legend([...["grey", "blue", "sky", "orange"].map((look, i) => [`full ${look}`, w.legend[i]]), ["ink thick", w.legend[4]]]);
       for (const key of ["step1", "step2", "step3"]) fig.slider(key, { min: 0, max: 1, step: 0.05 });
       return () => {
         const p = m.blundering([state.step1, state.step2, state.step3]);
@@ -317,7 +320,7 @@
       const mixture = m.ring();
       const model = m.epsOf(mixture, schedule);
       const plane = fig.panel({ x: [-2, 2], y: [-2, 2], square: true, label: w.plane });
-      fig.legend([["spot purple", w.legend[0]], ["grey thin", w.legend[1]], ["spot ink ring", w.legend[2]]]);
+      fig.legend([["mark purple", w.legend[0]], ["grey thin", w.legend[1]], ["mark ink ring", w.legend[2]]]);
       fig.slider("steps", { values: [1, 2, 3, 4, 5, 7, 10, 14, 20, 30, 50, 80, 120, 200] });
       fig.slider("eta", { min: 0, max: 1, step: 0.05 }).addEventListener("input", () => {
         if (state.eta) state.second = false;
@@ -345,7 +348,7 @@
         const starts = m.normals(seed, n, 2);
         points.forEach((x, i) => plane.line([x, known[1][i]], "grey thin pale"));
         for (const centre of mixture.means) plane.dot(centre, "ink ring", 5);
-        points.forEach((x, i) => plane.dot(x, "own", 3, `hsl(${(Math.atan2(starts[i][1], starts[i][0]) * 180) / PI + 180} 70% 48%)`));
+        points.forEach((x, i) => plane.dot(x, "own", 3, `color: hsl(${(Math.atan2(starts[i][1], starts[i][0]) * 180) / PI + 180} 70% 48%)`));
         const rms = (values) => sqrt(m.sum(values.map((v) => v * v)) / n);
         const moved = rms(points.map((x, i) => m.distance(x, known[1][i])));
         const off = rms(points.map((x) => mixture.means.map((c) => m.distance(x, c)).reduce((a, b) => Math.min(a, b))));
@@ -363,16 +366,16 @@
         now: "Six pictures of clothes by {steps} steps at eta {eta}", best: "The same six starts by 100 steps at eta {eta}",
         controls: { steps: "steps", eta: "*η*" },
         rows: ["{steps} steps", "100 steps"],
-        says: ["From {steps} to 100 steps at *η* = {eta}, a pixel moves {moved} of the way from black to white (root mean square).", "Fréchet distance to real pictures, of a thousand such: {frechet}."],
+        says: ["From {steps} to 100 steps at *η* = {eta}, a pixel moves {moved} of the way from black to white (root mean square).", "The Fréchet distance of a thousand such to real pictures is {frechet} ± {error}."],
         try: "At *η* = 0 slide the steps: each garment is drawn with more care and stays the same. Then do it at *η* = 1.",
       },
     },
     build(fig) {
       const { w, state, picture } = fig;
       const [counts, etas] = [[10, 20, 50, 100], [0, 0.2, 0.5, 1]];
-      const canvas = fig.html("canvas", { width: picture.naturalWidth, height: picture.naturalHeight });
+      const canvas = fig.html("canvas", { width: 0 });
       const ink = canvas.getContext("2d", { willReadFrequently: true });
-      const { left, top, side, gap, frechet } = JSON.parse(fig.host.dataset.sheet);
+      const { left, top, side, gap, frechet } = state;
       const place = (steps, eta, i) => [left + etas.indexOf(eta) * (6 * side + gap) + i * side, top + counts.indexOf(steps) * side];
       const rows = [0, 1].map(() => {
         const name = fig.html("span", {});
@@ -401,7 +404,7 @@
           const [a, b] = [pixels(steps, eta, i).data, pixels(100, eta, i).data];
           return m.sum(m.range(side * side, (k) => ((a[4 * k] - b[4 * k]) / 255) ** 2));
         });
-        fig.tell({ steps, eta, moved: sqrt(m.sum(squares) / (6 * side * side)), frechet: frechet[`${steps}/${eta}`] });
+        fig.tell({ steps, eta, moved: sqrt(m.sum(squares) / (6 * side * side)), frechet: frechet[`${steps}/${eta}`][0], error: frechet[`${steps}/${eta}`][1] });
       };
     },
   };
@@ -429,7 +432,7 @@
       const [memory, truth] = [m.denoiser(few, schedule), m.denoiser(roll, schedule)];
       const plane = fig.panel({ x: [-2.4, 2.4], y: [-2.4, 2.4], square: true, label: w.plane });
       plane.handle({ label: w.point, name: "*x*_t", get: () => state.x, set: (x) => (state.x = x) });
-      fig.legend([["spot orange", w.legend[0]], ["red thick", w.legend[1]], ["blue dashed thick", w.legend[2]], ["grey thin", w.legend[3]]]);
+      fig.legend([["mark orange", w.legend[0]], ["red thick", w.legend[1]], ["blue dashed thick", w.legend[2]], ["grey thin", w.legend[3]]]);
       fig.slider("t", { min: 10, max: 1000 });
       return () => {
         const { x, t } = state;
@@ -439,6 +442,8 @@
         points.forEach((point, i) => plane.dot(point, "orange", 2 + 9 * sqrt(weights[i])));
         plane.arrow(x, exact, "blue dashed thick");
         plane.arrow(x, by, "red thick");
+        plane.dot(exact, "blue ring", 6);
+        plane.dot(by, "red ring", 6);
         const entropy = -m.sum(weights.map((v) => (v ? v * log(v) : 0)));
         fig.tell({ most: weights.reduce((a, b) => max(a, b)), number: exp(entropy), apart: m.distance(by, exact), by, exact });
       };
@@ -468,7 +473,7 @@
       const jumps = m.pairs(1000, 50);
       const kinds = ["tilted", "ddpm", "ddim"];
       const planes = kinds.map((kind) => fig.panel({ x: [-2.6, 3.4], y: [-3, 3], square: true, share: 1 / 3, narrow: 0.5, label: w.planes[kind] }));
-      fig.legend([["spot red", w.legend[0]], ["spot grey pale", w.legend[1]], ["spot ink ring", w.legend[2]]]);
+      fig.legend([["mark red", w.legend[0]], ["mark grey pale", w.legend[1]], ["mark ink ring", w.legend[2]]]);
       fig.slider("w", { min: 0, max: 4, step: 0.1 });
       return () => {
         const model = m.guided(labelled, without, state.w);
