@@ -319,11 +319,11 @@ def test_points_are_dragged_and_keyed(name, figures, open_page):
 
 @pytest.mark.parametrize("name", DRAGGED)
 def test_points_follow_a_finger(name, figures, browser):
-    context = browser.new_context(viewport={"width": 375, "height": 800}, has_touch=True)
+    context = browser.new_context(viewport={"width": 375, "height": 500}, has_touch=True)
     page = context.new_page()
     page.goto(f"{figures}/{name}.html")
     handle = page.locator(".handle").first
-    handle.scroll_into_view_if_needed()
+    page.evaluate("scrollTo(0, 60)")
     box = handle.locator(".spot").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     before, scrolled = look(page)[0], page.evaluate("scrollY")

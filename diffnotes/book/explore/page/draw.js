@@ -142,6 +142,8 @@ explore.draw = (() => {
         const box = root.getBoundingClientRect();
         move([back_to_x(event.clientX - box.left + grip[0]), back_to_y(event.clientY - box.top + grip[1])]);
       });
+      // a finger that holds a point does not scroll the page
+      node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       for (const end of ["pointerup", "pointercancel"]) node.addEventListener(end, () => (grip = null));
       node.addEventListener("keydown", (event) => {
         const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1], PageUp: [0, 5], PageDown: [0, -5] }[event.key];
@@ -260,7 +262,8 @@ explore.draw = (() => {
     draw = build(fig);
     const columns = [html("div", {}, panels, keys), html("div", {}, controls, readout, html("p", { class: "try" }, ...typeset(w.try)))];
     host.replaceChildren(html("div", { class: fig.beside ? "beside" : "below" }, ...columns));
-    fillIn(host, { role: "group", "aria-label": bare(w.title), "data-alive": "" }, []);
+    // the last one keeps JupyterLab from taking the arrow keys
+    fillIn(host, { role: "group", "aria-label": bare(w.title), "data-alive": "", "data-lm-suppress-shortcuts": "true" }, []);
     let room = 0;
     const fit = () => {
       const now = Math.floor(panels.getBoundingClientRect().width);
