@@ -20,7 +20,7 @@ SIDE = SHEET.side
 def main() -> None:
     net, schedule, _ = load_model("fashion")
     labels = torch.tensor(SHEET.labels)
-    model = guided(net, labels)  # type: ignore[arg-type]
+    model = guided(net, labels)
     x_T = normals(41, len(labels), SIDE * SIDE).reshape(-1, 1, SIDE, SIDE).float()
     sheet = np.zeros((len(SHEET.steps) * SIDE, len(SHEET.etas) * len(labels) * SIDE), np.uint8)
     for row, steps in enumerate(SHEET.steps):

@@ -26,7 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.allow_hosts([LOOPBACK]))
             needs_book = "site" in getattr(item, "fixturenames", ())
-            for reason, holds in {**reasons, unbuilt: needs_book and not (HTML / "index.html").is_file()}.items():
+            for reason, holds in {
+                **reasons,
+                unbuilt: needs_book and not (HTML / "index.html").is_file(),
+            }.items():
                 if holds:
                     item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -1,5 +1,6 @@
-"""The figures that move, in a browser: dragged, keyed and driven to the ends of their sliders, they say what Python says."""
+"""Figures that move, in a browser: dragged, keyed, driven to the ends of their sliders, they say what Python says."""
 
+import inspect
 import json
 import math
 import re
@@ -116,7 +117,14 @@ def drift(state):
     whole = reverse.drift(WALK, roll.eps(WALK), x_t, t)[0]
     a = torch.expm1(-torch.log1p(-WALK.betas[t]) / 2) * x_t[0]
     guess = roll.denoise(WALK, x_t, t)[0]
-    parts = {"aX": a[0], "aY": a[1], "bX": (whole - a)[0], "bY": (whole - a)[1], "dX": whole[0], "dY": whole[1]}
+    parts = {
+        "aX": a[0],
+        "aY": a[1],
+        "bX": (whole - a)[0],
+        "bY": (whole - a)[1],
+        "dX": whole[0],
+        "dY": whole[1],
+    }
     return {**parts, "noise": WALK.posterior_variances[t].sqrt(), "guess": guess, "x": x_t[0]}
 
 
@@ -141,9 +149,9 @@ def jump(state):
 
 def steps(state):
     points, best = stills.ring_samples(**state), stills.ring_samples(**state | {"steps": 200})
-    rms = lambda d: d.square().mean().sqrt()
-    off = rms(torch.cdist(points, data.ring().means).amin(1))
-    return {"moved": rms((points - best).norm(dim=1)), "off": off, "points": points, "ideal": 0.1 * math.sqrt(2)}
+    off = torch.cdist(points, data.ring().means).amin(1).square().mean().sqrt()
+    moved = (points - best).square().sum(1).mean().sqrt()
+    return {"moved": moved, "off": off, "points": points, "ideal": 0.1 * math.sqrt(2)}
 
 
 def garments(state):
@@ -169,7 +177,11 @@ def guidance(state):
     values = {}
     for name, x in stills.guided_samples(state["w"]).items():
         spread = (x - x.mean(0)).square().sum(1).mean().sqrt()
-        values |= {f"{name.lower()}Width": spread, f"{name.lower()}Centre": x[:, 0].mean(), f"made.{name.lower()}": x}
+        values |= {
+            f"{name.lower()}Width": spread,
+            f"{name.lower()}Centre": x[:, 0].mean(),
+            f"made.{name.lower()}": x,
+        }
     return values
 
 
@@ -180,16 +192,12 @@ def first_minute(state):
     return {"alphaBar": WALK.alpha_bars[t], "noise": WALK.one_minus_alpha_bars[t], "points": points}
 
 
-READINGS = {
-    name: globals()[name.replace("-", "_")] for name in STILLS
-}
-
+READINGS = {name: globals()[name.replace("-", "_")] for name in STILLS}
 
 # Nats that are differences of logarithms of order one, shares of a room of order one, and points in the plane: from
 # t = T a guess is a difference of numbers a hundred times as large.
-DIFFERENCES = dict.fromkeys(
-    ("kl", "gap", "L3", "L2", "L1", "L0", "turn2", "moved", "apart", "points", "by", "exact", "guess", "guessX", "guessY"), 1.0
-)
+NATS, PLACES = ["kl", "gap", "L3", "L2", "L1", "L0"], ["points", "by", "exact", "guess", "guessX", "guessY"]
+DIFFERENCES = dict.fromkeys([*NATS, "turn2", "moved", "apart", *PLACES], 1.0)
 
 
 def look(page: Page) -> tuple[dict, dict, str]:
@@ -238,15 +246,11 @@ def holds(page: Page, name: str) -> dict:
 def test_it_starts_from_its_state(name, figures, open_page):
     page, log = open_page(f"{figures}/{name}.html", keep=True)
     state = holds(page, name)
-    wanted = json.loads(json.dumps({k: p.default for k, p in stills_parameters(name).items()}))
+    wanted = json.loads(
+        json.dumps({k: p.default for k, p in inspect.signature(STILLS[name]).parameters.items()})
+    )
     assert {key: state[key] for key in wanted} == wanted
     assert not log.problems, log.problems
-
-
-def stills_parameters(name):
-    import inspect
-
-    return inspect.signature(STILLS[name]).parameters
 
 
 def test_sliders_to_their_ends_and_by_key(name, figures, open_page):
@@ -434,13 +438,17 @@ def test_every_control_has_a_name_and_a_focus_to_see(figures, open_page):
     assert handle.locator(".halo").evaluate("e => getComputedStyle(e).strokeWidth") == "2px"
 
 
+SMALL_LETTERS = """() => [...document.querySelectorAll('.explore :is(text, span, p, output, button, label)')]
+    .filter(e => e.textContent && parseFloat(getComputedStyle(e).fontSize) < 11.5)
+    .map(e => e.outerHTML.slice(0, 80))"""
+
+
 @pytest.mark.parametrize("letters", ["the machine's", "wide"])
 def test_a_phone_does_not_scroll_sideways(letters, scheme, figures, open_page):
     page, _ = open_page(f"{figures}/all-{scheme}.html", scheme, keep=True)
     with on_a_phone(page, wide_letters=letters == "wide"):
         found = sideways_scroll(page)
-        small = page.evaluate("""() => [...document.querySelectorAll('.explore :is(text, span, p, output, button, label)')]
-            .filter(e => e.textContent && parseFloat(getComputedStyle(e).fontSize) < 11.5).map(e => e.outerHTML.slice(0, 80))""")
+        small = page.evaluate(SMALL_LETTERS)
     assert not found, found
     assert not small, small
 
@@ -465,15 +473,22 @@ INKS = ("ink", "soft", "accent", "red", "blue", "green", "orange", "purple", "gr
 def test_colours_stand_out_from_the_ground(scheme, figures, open_page):
     """4.5 for what is read, 3 for what is drawn (WCAG 2.2, 1.4.3 and 1.4.11)."""
     page, _ = open_page(f"{figures}/all-{scheme}.html", scheme, keep=True)
-    shades = page.evaluate("""names => {
+    shades = page.evaluate(
+        """names => {
         const style = getComputedStyle(document.querySelector('.explore'));
-        return Object.fromEntries([...names, 'paper', 'tint'].map(name => [name, style.getPropertyValue('--' + name).trim()]));
-    }""", list(INKS))
+        const shade = name => style.getPropertyValue('--' + name).trim();
+        return Object.fromEntries([...names, 'paper', 'tint'].map(name => [name, shade(name)]));
+    }""",
+        list(INKS),
+    )
 
     def luminance(shade: str) -> float:
         digits = shade[1:] if len(shade) == 7 else "".join(2 * c for c in shade[1:])
         share = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-        return float(np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+        return float(
+            np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+            @ (0.2126, 0.7152, 0.0722)
+        )
 
     light = {name: luminance(shade) for name, shade in shades.items()}
     for ink in INKS:
@@ -520,7 +535,9 @@ def maths(serve, folder, browser):
     settle(page)
 
     def call(expression: str, **arguments):
-        plain = {k: v.tolist() if isinstance(v, torch.Tensor | np.ndarray) else v for k, v in arguments.items()}
+        plain = {
+            k: v.tolist() if isinstance(v, torch.Tensor | np.ndarray) else v for k, v in arguments.items()
+        }
         return page.evaluate(f"a => {{ const m = explore.maths; return {expression}; }}", plain)
 
     yield call
@@ -533,7 +550,16 @@ SCHEDULES = {
     "m.growing(1000)": stills.GROWING,
     "m.fromAlphaBars([0.9, 0.5, 0.02])": schedule.NoiseSchedule.from_alpha_bars(row(0.9, 0.5, 0.02)[0]),
 }
-TABLES = ("betas", "alphas", "logAlphaBars", "alphaBars", "oneMinusAlphaBars", "sqrtAlphaBars", "sqrtOneMinusAlphaBars", "posteriorVariances")
+TABLES = (
+    "betas",
+    "alphas",
+    "logAlphaBars",
+    "alphaBars",
+    "oneMinusAlphaBars",
+    "sqrtAlphaBars",
+    "sqrtOneMinusAlphaBars",
+    "posteriorVariances",
+)
 
 
 def snake(name: str) -> str:
@@ -546,20 +572,31 @@ def test_schedules(made, maths):
         theirs = getattr(SCHEDULES[made], snake(table))
         np.testing.assert_allclose(maths(f"{made}.{table}"), theirs, rtol=1e-12, err_msg=table)
     for table in ("snr", "logSnr"):  # infinite at index 0
-        np.testing.assert_allclose(maths(f"{made}.{table}.slice(1)"), getattr(SCHEDULES[made], snake(table))[1:], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            maths(f"{made}.{table}.slice(1)"),
+            getattr(SCHEDULES[made], snake(table))[1:],
+            rtol=1e-12,
+            atol=1e-12,
+        )
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace", "quadratic"])
 def test_timesteps(spacing, maths):
     for T, S in ((1000, 1), (1000, 7), (1000, 50), (1000, 999), (40, 40), (10, 4)):
-        assert maths("m.timesteps(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == schedule.timesteps(T, S, spacing)
+        assert maths("m.timesteps(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == schedule.timesteps(
+            T, S, spacing
+        )
         pairs = schedule.NoiseSchedule.constant(T, 0.1).pairs(S, spacing)
-        assert maths("m.pairs(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == [list(pair) for pair in pairs]
+        assert maths("m.pairs(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == [
+            list(pair) for pair in pairs
+        ]
 
 
 def test_random_numbers(maths):
     for seed in (0, 1, 2**31 + 5):
-        close(maths("m.range(500, i => m.uniform(a.seed, i))", seed=seed), stills.uniform(seed, np.arange(500)))
+        close(
+            maths("m.range(500, i => m.uniform(a.seed, i))", seed=seed), stills.uniform(seed, np.arange(500))
+        )
         close(maths("m.normals(a.seed, 300, 2)", seed=seed), stills.normals(seed, 300, 2))
     close(maths("m.sample(m.mixture2d(), 400, 9)"), stills.sample(data.mixture_2d(), 400, 9))
     close(maths("m.sample(m.mixture1d(), 400, 9)"), stills.sample(data.mixture_1d(), 400, 9))
@@ -571,7 +608,10 @@ def test_one_step(t, maths, generator):
     x_t, eps, z = torch.randn(3, 1, 2, generator=generator, dtype=torch.float64)
     given = {"x": x_t[0], "e": eps[0], "z": z[0], "t": t}
     of = "m.linear(1000)"
-    close(maths(f"m.qSample({of}, a.x, a.t, a.z)", **given), LINEAR.sqrt_alpha_bars[t] * x_t[0] + LINEAR.sqrt_one_minus_alpha_bars[t] * z[0])
+    close(
+        maths(f"m.qSample({of}, a.x, a.t, a.z)", **given),
+        LINEAR.sqrt_alpha_bars[t] * x_t[0] + LINEAR.sqrt_one_minus_alpha_bars[t] * z[0],
+    )
     close(maths(f"m.predictX0({of}, a.x, a.t, a.e)", **given), reverse.predict_x0(LINEAR, x_t, t, eps)[0])
     close(maths(f"m.predictEps({of}, a.x, a.t, a.e)", **given), reverse.predict_eps(LINEAR, x_t, t, eps)[0])
     close(maths(f"m.score({of}, a.t, a.e)", **given), reverse.score(LINEAR, t, eps)[0])
@@ -610,7 +650,9 @@ def test_whole_paths(maths, generator):
             close(second, ddim.dpmpp_2m_sample(LINEAR, model, x_T, S, spacing=spacing), least=1.0)
     # DDPM's step from its own formulas is DDIM's at eta = 1, with the same noise
     fresh = "(x, i) => k => [0, 1].map(j => m.normal(3, (k * 5 + i) * 2 + j))"
-    noisy = maths(f"a.x.map((x, i) => m.ddpmSample({of}, x, m.pairs(1000, 25), ({fresh})(x, i)).at(-1))", x=x_T)
+    noisy = maths(
+        f"a.x.map((x, i) => m.ddpmSample({of}, x, m.pairs(1000, 25), ({fresh})(x, i)).at(-1))", x=x_T
+    )
     close(noisy, stills.counted_sample(LINEAR, model, x_T, 25, 1.0, "trailing", 3))
 
 
@@ -637,28 +679,39 @@ def test_mixtures(made, maths, generator):
         given = {"x": x, "t": t}
         close(maths(f"a.x.map(x => m.logProb(m.diffuse({made}, {of}, a.t), x))", **given), after.log_prob(x))
         close(maths(f"a.x.map(x => m.scoreOf(m.diffuse({made}, {of}, a.t), x))", **given), after.score(x))
-        close(maths(f"a.x.map(x => m.responsibilities({made}, {of}, x, a.t))", **given), mixture.responsibilities(LINEAR, x, t))
+        close(
+            maths(f"a.x.map(x => m.responsibilities({made}, {of}, x, a.t))", **given),
+            mixture.responsibilities(LINEAR, x, t),
+        )
         close(maths(f"a.x.map(x => m.denoise({made}, {of}, x, a.t))", **given), mixture.denoise(LINEAR, x, t))
         close(maths(f"a.x.map(x => m.epsOf({made}, {of})(x, a.t))", **given), mixture.eps(LINEAR)(x, t))
 
 
 @pytest.mark.parametrize("made", ["m.mixture1d()", "m.mixture2d()"])
 def test_the_true_reverse(made, maths, generator):
-    mixture, x = MIXTURES[made], torch.randn(6, MIXTURES[made].means.shape[1], generator=generator, dtype=torch.float64)
+    mixture, x = (
+        MIXTURES[made],
+        torch.randn(6, MIXTURES[made].means.shape[1], generator=generator, dtype=torch.float64),
+    )
     for t in (1, 200, 1000):
         true = mixture.reverse_posterior(LINEAR, x, t)
         backs = maths(f"a.x.map(x => m.reversePosterior({made}, m.linear(1000), x, a.t))", x=x, t=t)
         close([back["weights"] for back in backs], true.mixture_distribution.probs)
         close([back["means"] for back in backs], true.component_distribution.mean)
         part = true.component_distribution
-        wide = torch.einsum("kde,...ke,kfe->...kdf", part.axes, part.axis_variances.expand(6, *part.axes.shape[:2]), part.axes)
+        wide = torch.einsum(
+            "kde,...ke,kfe->...kdf", part.axes, part.axis_variances.expand(6, *part.axes.shape[:2]), part.axes
+        )
         close([back["covariances"] for back in backs], wide)
 
 
 def test_on_a_line(maths, generator):
     z = 2 * torch.randn(200, generator=generator, dtype=torch.float64)
     close(maths("a.z.map(m.normalCdf)", z=z), torch.special.ndtr(z))
-    close(maths("[-9, -6.1, 0, 6.1, 9].map(m.erf)"), torch.special.erf(torch.tensor([-9, -6.1, 0, 6.1, 9], dtype=torch.float64)))
+    close(
+        maths("[-9, -6.1, 0, 6.1, 9].map(m.erf)"),
+        torch.special.erf(torch.tensor([-9, -6.1, 0, 6.1, 9], dtype=torch.float64)),
+    )
     back = data.mixture_1d().reverse_posterior(LINEAR, row(0.3), 400)
     best = maths("m.bestGaussian(m.reversePosterior(m.mixture1d(), m.linear(1000), [0.3], 400))")
     close([best["mean"], best["variance"]], [back.mean[0, 0], back.variance[0, 0]])
@@ -668,7 +721,9 @@ def test_on_a_line(maths, generator):
     close(maths("a.y.map(y => m.curvature(m.mixture1d(), y))", y=y.detach()), curve)
     grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)
     q, p = (torch.distributions.Normal(*row(*given)[0]) for given in ((0.3, 0.8), (-0.2, 1.3)))
-    ours = maths("m.kl(a.g.map(y => m.logNormal(y, 0.3, 0.64)), a.g.map(y => m.logNormal(y, -0.2, 1.69)), a.g)", g=grid)
+    ours = maths(
+        "m.kl(a.g.map(y => m.logNormal(y, 0.3, 0.64)), a.g.map(y => m.logNormal(y, -0.2, 1.69)), a.g)", g=grid
+    )
     assert ours == pytest.approx(float(torch.distributions.kl_divergence(q, p)), rel=1e-12)
 
 
@@ -677,14 +732,23 @@ def test_finite_data(maths, generator):
     x, few = torch.randn(9, 2, generator=generator, dtype=torch.float64), DataMixture(points)
     for t in (5, 100, 900):
         given = {"p": points, "x": x, "t": t}
-        shares = maths("a.x.map(x => m.responsibilities(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given)
+        shares = maths(
+            "a.x.map(x => m.responsibilities(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given
+        )
         close(shares, few.responsibilities(LINEAR, x, t))
-        close(maths("a.x.map(x => m.denoise(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given), few.denoise(LINEAR, x, t))
+        close(
+            maths("a.x.map(x => m.denoise(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given),
+            few.denoise(LINEAR, x, t),
+        )
 
 
 @pytest.mark.parametrize("w", [-0.5, 0.0, 1.7])
 def test_guidance(w, maths, generator):
-    x, one, everything = torch.randn(7, 2, generator=generator, dtype=torch.float64), stills.crowd([0]), stills.crowd()
+    x, one, everything = (
+        torch.randn(7, 2, generator=generator, dtype=torch.float64),
+        stills.crowd([0]),
+        stills.crowd(),
+    )
 
     class Exact:
         classes = 1

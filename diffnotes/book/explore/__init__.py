@@ -29,10 +29,11 @@ STYLE = "explore.css"
 CODE = r"<style data-explore>.*?</style><script data-explore>.*?</script>"
 
 
-def explore(name: str, **state: Any) -> Any:
+def explore(name: str, *, alt: str = "", **state: Any) -> Any:
     """The figure `name`, to be shown by a notebook, in its static form and with the code that brings it to life.
 
     Args:
+        alt: what the static picture shows, where the state is not the default one.
         state: what it starts from, where that is not to be the default: the arguments of its function in `stills`.
 
     Raises:
@@ -41,12 +42,11 @@ def explore(name: str, **state: Any) -> Any:
     from IPython.display import HTML
 
     style, *scripts = ((PAGE / file).read_text("utf-8") for file in (STYLE, *SCRIPTS))
-    return HTML(
-        f"{static(name, **state)}<style data-explore>{style}</style><script data-explore>{''.join(scripts)}</script>"
-    )
+    code = f"<style data-explore>{style}</style><script data-explore>{''.join(scripts)}</script>"
+    return HTML(static(name, alt=alt, **state) + code)
 
 
-def static(name: str, **state: Any) -> str:
+def static(name: str, *, alt: str = "", **state: Any) -> str:
     """The same without the code: what a saved notebook holds, and what a page holds that loads the code itself."""
     if name not in STILLS:
         raise ValueError(f"name must be one of {sorted(STILLS)}, got {name!r}")
@@ -55,10 +55,10 @@ def static(name: str, **state: Any) -> str:
     if unknown := set(state) - set(defaults):
         raise ValueError(f"state of {name!r} must be among {sorted(defaults)}, got {sorted(unknown)}")
     png, (width, height) = picture(name, **state)
-    data, alt = base64.b64encode(png).decode(), html.escape(" ".join((still.__doc__ or "").split()))
+    data, words = base64.b64encode(png).decode(), html.escape(alt or " ".join((still.__doc__ or "").split()))
     given = garments_state() if name == "garments" else {}
     start = html.escape(json.dumps(defaults | state | given), quote=True)
-    image = f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{words}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
     return f'<div class="explore" data-figure="{name}" data-state="{start}">{image}</div>'
 
 

@@ -98,7 +98,10 @@ def crowd(labels: Sequence[int] = (0, 1, 2)) -> GaussianMixture:
 
 
 def two_bells(t: int = 200, half: Number = 1.0) -> Figure:
-    """Left: two bell curves side by side, a red one and a blue one, which overlap in part. Right: the probability of a right guess of the colour falls from 1 at small t to one half at t = 1000, and a dot marks t = 200 at 0.92."""
+    """Left: two bell curves side by side, a red one and a blue one, which overlap in part. Right: the
+    probability of a right guess of the colour falls from 1 at small t to one half at t = 1000, and a dot
+    marks t = 200 at 0.92.
+    """
     fig, (bells, curve) = _row(2, (6.4, 2.4), widths=(3, 2))
     x = torch.linspace(-4, 4, 400, dtype=torch.float64)
     mean, variance = float(LINEAR.sqrt_alpha_bars[t]) * half, float(LINEAR.one_minus_alpha_bars[t])
@@ -116,7 +119,9 @@ def two_bells(t: int = 200, half: Number = 1.0) -> Figure:
 
 
 def root(power: Number = 1.0, beta: Number = 0.02, start: Number = 1.0) -> Figure:
-    """The variance over 200 steps for p = 1: it starts at 1 and falls to about one half, where it stays. A dashed line marks 1."""
+    """The variance over 200 steps for p = 1: it starts at 1 and falls to about one half, where it stays. A
+    dashed line marks 1.
+    """
     fig, (ax,) = _row(1, (6.4, 2.4))
     v = [start]
     for _ in range(200):
@@ -132,14 +137,18 @@ def root(power: Number = 1.0, beta: Number = 0.02, start: Number = 1.0) -> Figur
 
 
 def reverse_step(x: Number = -0.6, beta: Number = 0.3, bar: Number = 0.8, mirrored: bool = False) -> Figure:
-    """Over the point at t - 1: two grey humps where points live, a dashed bell for the forward step to x_t, and their product, a blue curve with two humps. A dotted Gaussian of the same mean and width peaks in the valley between them."""
+    """Over the point at t - 1: two grey humps where points live, a dashed bell for the forward step to x_t, and
+    their product, a blue curve with two humps. A dotted Gaussian of the same mean and width peaks in the
+    valley between them.
+    """
     fig, (ax,) = _row(1, (6.4, 2.8))
     y = torch.linspace(-3, 3, 601, dtype=torch.float64)
     mixture, steps = line_data(mirrored), two_steps(bar, beta)
     home = mixture.diffuse(steps, 1).log_prob(y[:, None]).exp()
     forward = (-((x - math.sqrt(1 - beta) * y) ** 2) / (2 * beta)).exp()
-    back = mixture.reverse_posterior(steps, torch.tensor([[x]], dtype=torch.float64), 2)
-    reverse, mean, variance = back.log_prob(y[:, None, None])[:, 0].exp(), back.mean[0, 0], back.variance[0, 0]
+    back: Any = mixture.reverse_posterior(steps, torch.tensor([[x]], dtype=torch.float64), 2)
+    mean, variance = back.mean[0, 0], back.variance[0, 0]
+    reverse = back.log_prob(y[:, None, None])[:, 0].exp()
     best = (-((y - mean) ** 2) / (2 * variance)).exp() / (2 * math.pi * variance).sqrt()
     ax.fill_between(y, 0.6 * home / home.max(), color=GREY, alpha=0.3, label="where points live")
     ax.plot(y, 0.9 * forward, "--", color=GREY, label="the forward step")
@@ -164,17 +173,22 @@ def two_steps(bar: Number, beta: Number) -> NoiseSchedule:
 
 
 def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
-    """A ring-shaped cloud of noisy points, and at a black point on its right three arrows: a short blue one outwards, a long red one inwards, and their sum, black, inwards too."""
+    """A ring-shaped cloud of noisy points, and at a black point on its right three arrows: a short blue one
+    outwards, a long red one inwards, and their sum, black, inwards too.
+    """
     fig, (ax,) = _row(1, (6.4, 3.6))
     roll, x_t = data.swiss_roll_mixture(200), torch.tensor([x], dtype=torch.float64)
     cloud = roll_at(t, 500)
-    ax.scatter(*cloud.T, s=3, color="0.75")
+    _dots(ax, cloud)
     whole = drift_of(WALK, roll.eps(WALK), x_t, t)
     outward = (WALK.alphas[t] ** -0.5 - 1) * x_t
     by = 20 if t == 20 else 1
-    for part, colour, name in ((outward, BLUE, "rescaling"), (whole - outward, RED, "score"), (whole, "black", "sum")):
-        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", xy=(x_t + by * part)[0].tolist(), xytext=x, arrowprops=arrow)
+    for part, colour, name in (
+        (outward, BLUE, "rescaling"),
+        (whole - outward, RED, "score"),
+        (whole, "black", "sum"),
+    ):
+        _arrow(ax, x, (x_t + by * part)[0].tolist(), colour)
         ax.plot([], [], color=colour, label=name)
     ax.plot(*x, "o", color="black")
     _plane(ax, 3.0)
@@ -192,7 +206,10 @@ def roll_at(t: int, n: int) -> Tensor:
 
 
 def two_states(step1: Number = 0.1, step2: Number = 0.3, step3: Number = 0.3) -> Figure:
-    """Two bars, each a stack of L_3, L_2, L_1 and L_0. The bar for x_0 = 0 is 1.33 nats long, with a black line at 1.25; the bar for x_0 = 1 is 0.39 nats long, with the line at 0.34. What sticks out beyond a line is the gap."""
+    """Two bars, each a stack of L_3, L_2, L_1 and L_0. The bar for x_0 = 0 is 1.33 nats long, with a black line
+    at 1.25; the bar for x_0 = 1 is 0.39 nats long, with the line at 0.34. What sticks out beyond a line is
+    the gap.
+    """
     fig, (ax,) = _row(1, (6.4, 2.2))
     terms, nll, _ = chain_terms((step1, step2, step3))
     left = np.zeros(2)
@@ -201,13 +218,15 @@ def two_states(step1: Number = 0.1, step2: Number = 0.3, step3: Number = 0.3) ->
         left = left + values
     ax.vlines(nll, [-0.45, 0.55], [0.45, 1.45], color="black", linewidth=2.5, label="$-\\log p(x_0)$")
     ax.invert_yaxis()
-    ax.set(xlabel="nats", xlim=(0, 2.5))
+    ax.set(xlabel="nats", xlim=(0, 1.75))
     ax.legend(fontsize=8)
     return fig
 
 
 def chain_terms(tossed: Sequence[Number]) -> tuple[dict[str, Any], Any, Any]:
-    """L_3 .. L_0, -log p(x_0) and the gap of chapter 3's chain, each for x_0 = 0 and 1; step t tosses a coin now and then."""
+    """L_3 .. L_0, -log p(x_0) and the gap of chapter 3's chain, each for x_0 = 0 and 1; step t tosses a coin now
+    and then.
+    """
     flip = [np.array([[1 - b, b], [b, 1 - b]]) for b in (0.1, 0.2, 0.3)]
     q = np.einsum("a,ba,cb,dc->abcd", np.array([0.2, 0.8]), *flip)
 
@@ -218,7 +237,10 @@ def chain_terms(tossed: Sequence[Number]) -> tuple[dict[str, Any], Any, Any]:
     back = [(1 - w) * law(q, [t - 1], [t]) + w / 2 for t, w in enumerate(tossed, start=1)]
     p = back[0] * back[1] * back[2] / 2
     paths = law(q, (1, 2, 3), (0,))
-    mean = lambda values: (paths * values).sum((1, 2, 3))
+
+    def mean(values: Any) -> Any:
+        return (paths * values).sum((1, 2, 3))
+
     terms = {
         "L_3": mean(np.log(law(q, (3,), (0,)) / law(p, (3,)))),
         "L_2": mean(np.log(law(q, (2,), (3, 0)) / law(p, (2,), (3,)))),
@@ -234,19 +256,22 @@ def chain_terms(tossed: Sequence[Number]) -> tuple[dict[str, Any], Any, Any]:
 def jump(
     x: Pair = (1.9, 1.5), t: int = 400, s: int = 200, eta: Number = 0.7, slip: bool = False, seed: int = 2
 ) -> Figure:
-    """Three arrows, laid end to end from the origin to x_s: the guess of the data, blue; the reused noise, red; the fresh noise, green. Below them a bar: the squares of the last two fill the room for noise at s exactly."""
+    """Three arrows, laid end to end from the origin to x_s: the guess of the data, blue; the reused noise, red;
+    the fresh noise, green. Below them a bar: the squares of the last two fill the room for noise at s
+    exactly.
+    """
     mixture, x_t = data.mixture_2d(), torch.tensor([x], dtype=torch.float64)
     eps = mixture.eps(LINEAR)(x_t, t)
     step = ddim_step(LINEAR, x_t, eps, t, s, eta, normals(seed, 1, 2))
     fig = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax, bar = fig.subplots(2, 1, height_ratios=(6, 1))
-    ax.scatter(*sample(mixture, 500, 4).T, s=3, color="0.75")
+    _dots(ax, sample(mixture, 500, 4))
     names = (r"$\sqrt{\bar\alpha_s}\,\hat x_0$", r"$\kappa\varepsilon$", r"$\sigma z$")
     arrow_chain(ax, [part[0] for part in step[1:]], names, (BLUE, RED, GREEN))
     guess = predict_x0(LINEAR, x_t, t, eps)
     for point, name in ((x_t, "$x_t$"), (step.x_s, "$x_s$"), (guess, r"$\hat x_0$")):
         ax.plot(*point[0].tolist(), "o", color="black", markersize=5)
-        ax.annotate(name, point[0].tolist(), (7, -4), textcoords="offset points")
+        ax.annotate(name, (float(point[0, 0]), float(point[0, 1])), (7, -4), textcoords="offset points")
     _plane(ax, 3.0)
     room = float(LINEAR.one_minus_alpha_bars[s])
     kappa2 = float((step.direction_part / eps)[0, 0] ** 2)
@@ -274,7 +299,9 @@ def ring_samples(
 def counted_sample(
     schedule: NoiseSchedule, model: Any, x_T: Tensor, steps: int, eta: Number, spacing: Spacing, stream: int
 ) -> Tensor:
-    """`ddim_sample` with the noises of a stream: jump k of n points in d dimensions takes numbers k n d to (k + 1) n d."""
+    """`ddim_sample` with the noises of a stream: jump k of n points in d dimensions takes numbers k n d to (k +
+    1) n d.
+    """
     x, numbers = x_T, np.arange(x_T.numel())
     for k, (t, s) in enumerate(schedule.pairs(steps, spacing)):
         z = torch.from_numpy(normal(stream, k * x_T.numel() + numbers)).reshape(x_T.shape)
@@ -285,13 +312,15 @@ def counted_sample(
 def steps(
     steps: int = 10, eta: Number = 0.0, seed: int = 1, spacing: Spacing = "trailing", second: bool = False
 ) -> Figure:
-    """Two hundred points near eight places on a circle, in the colours of their starts. A short line joins each to its place at 200 steps, which is never far."""
+    """Two hundred points near eight places on a circle, in the colours of their starts. A short line joins each
+    to its place at 200 steps, which is never far.
+    """
     fig, (ax,) = _row(1, (6.4, 3.6))
     now, best = (ring_samples(S, eta, seed, spacing, second) for S in (steps, 200))
     ax.plot(*torch.stack([now, best]).permute(2, 0, 1), color="0.7", linewidth=0.8)
     starts = normals(seed, RING_POINTS, 2)
     turn = torch.atan2(starts[:, 1], starts[:, 0]).numpy() / (2 * np.pi) + 0.5
-    ax.scatter(*now.T, s=12, c=hsv_to_rgb(np.stack([turn, 0 * turn + 0.85, 0 * turn + 0.8], 1)))
+    _dots(ax, now, 12, hsv_to_rgb(np.stack([turn, 0 * turn + 0.85, 0 * turn + 0.8], 1)))
     _plane(ax, 2.0)
     ax.set(title=rf"{steps} steps, $\eta$ = {eta:g}")
     return fig
@@ -315,7 +344,10 @@ _LEFT, _TOP, _GAP = 84, 30, 10  # pixels around the blocks, and between them
 
 
 def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
-    """Pictures of six garments in a grid: a row each for 10, 20, 50 and 100 steps, a block each for eta 0, 0.2, 0.5 and 1. In the first block a column shows one garment, more finely from row to row; in the last it changes."""
+    """Pictures of six garments in a grid: a row each for 10, 20, 50 and 100 steps, a block each for eta 0, 0.2,
+    0.5 and 1. In the first block a column shows one garment, more finely from row to row; in the last it
+    changes.
+    """
     pixels = 255 - np.asarray(Image.open(GARMENTS))  # ink on paper
     blocks = np.split(pixels, len(SHEET.etas), axis=1)
     width, height = _LEFT + pixels.shape[1] + _GAP * len(blocks), _TOP + pixels.shape[0] + 8
@@ -324,7 +356,12 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
         left = _LEFT + k * (block.shape[1] + _GAP)
         fig.figimage(np.repeat(block[..., None], 3, axis=2), left, height - _TOP - block.shape[0])
         fig.text(
-            (left + block.shape[1] / 2) / width, 1 - 8 / height, rf"$\eta$ = {eta:g}", size=8, ha="center", va="top"
+            (left + block.shape[1] / 2) / width,
+            1 - 8 / height,
+            rf"$\eta$ = {eta:g}",
+            size=8,
+            ha="center",
+            va="top",
         )
     for k, steps in enumerate(SHEET.steps):
         middle = 1 - (_TOP + (k + 0.5) * SHEET.side) / height
@@ -334,8 +371,12 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
 
 def garments_state() -> dict[str, Any]:
     """Where each picture lies in the static one, and the Fréchet distances that were measured, with their errors."""
-    measured = json.loads((Path(data.__file__).parent / "measured" / "images.json").read_text("utf-8"))["entries"]
-    distances = {f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas}
+    measured = json.loads((Path(data.__file__).parent / "measured" / "images.json").read_text("utf-8"))[
+        "entries"
+    ]
+    distances = {
+        f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas
+    }
     return {"side": SHEET.side, "left": _LEFT, "top": _TOP, "gap": _GAP, "frechet": distances}
 
 
@@ -343,16 +384,17 @@ def garments_state() -> dict[str, Any]:
 
 
 def forty_points(x: Pair = (-0.7, -0.5), t: int = 150) -> Figure:
-    """Forty points along a spiral, as dots in the sizes of their weights. From a black point between two turns a red arrow leads to the average of the nearest few, a shorter dashed blue arrow to the true guess."""
+    """Forty points along a spiral, as dots in the sizes of their weights. From a black point between two turns a
+    red arrow leads to the average of the nearest few, a shorter dashed blue arrow to the true guess.
+    """
     fig, (ax,) = _row(1, (6.4, 3.6))
     points, roll = swiss_roll(40, 21), data.swiss_roll_mixture(200)
     few, x_t = DataMixture(points), torch.tensor([x], dtype=torch.float64)
     weights = few.responsibilities(LINEAR, x_t, t)[0]
     ax.plot(*roll.means.T, color="0.7", linewidth=1)
-    ax.scatter(*points.T, s=4 * (2 + 9 * weights.sqrt()) ** 2 / 2, color=ORANGE)
+    _dots(ax, points, 2 * (2 + 9 * weights.sqrt()) ** 2, ORANGE)
     for guess, colour, style in ((roll, BLUE, "--"), (few, RED, "-")):
-        arrow = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", xy=guess.denoise(LINEAR, x_t, t)[0].tolist(), xytext=x, arrowprops=arrow)
+        _arrow(ax, x, guess.denoise(LINEAR, x_t, t)[0].tolist(), colour, style)
     ax.plot([], [], color=RED, label="memoriser")
     ax.plot([], [], "--", color=BLUE, label="truth")
     ax.plot(*x, "o", color="black")
@@ -380,11 +422,13 @@ def guided_samples(w: Number) -> dict[str, Tensor]:
 
 
 def guidance(w: Number = 2.0) -> Figure:
-    """Three panels with samples in red before all data in grey: the tilted density, DDPM and DDIM. Both samplers' clouds are narrower than the tilted one and lie further to the right, DDIM's furthest."""
+    """Three panels with samples in red before all data in grey: the tilted density, DDPM and DDIM. Both
+    samplers' clouds are narrower than the tilted one and lie further to the right, DDIM's furthest.
+    """
     fig, axes = _row(3, (6.4, 2.3))
     for ax, (name, points) in zip(axes, guided_samples(w).items(), strict=True):
-        ax.scatter(*sample(crowd(), 400, 34).T, s=2, color="0.75")
-        ax.scatter(*points.T, s=4, color=RED, alpha=0.7)
+        _dots(ax, sample(crowd(), 400, 34), 2)
+        _dots(ax, points, 4, RED)
         ax.plot(*crowd().means.T, "o", color="black", fillstyle="none")
         _plane(ax, 3.0, 0.4)
         ax.set(title=name)
@@ -411,13 +455,17 @@ def first_paths(sampler: str) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def first_minute(at: int = 0, sampler: str = "ddim") -> Figure:
-    """Three pictures of three hundred points: a spiral in six colours, a cloud in which all colours are mixed, and a spiral again, on which the colours lie in another order."""
+    """Three pictures of three hundred points: a spiral in six colours, a cloud in which all colours are mixed,
+    and a spiral again, on which the colours lie in another order.
+    """
     fig, axes = _row(3, (6.4, 2.3))
     there, back = first_paths(sampler)
     nearest = torch.cdist(there[0], data.swiss_roll_mixture(100, 0.08).means).argmin(1)
     colours = np.array([BLUE, SKY, GREEN, ORANGE, RED, PURPLE])[(nearest * 6 // 100).numpy()]
-    for ax, points, name in zip(axes, (there[0], there[-1], back[-1]), ("data", "noise", "data again"), strict=True):
-        ax.scatter(*points.T, s=4, c=colours)
+    for ax, points, name in zip(
+        axes, (there[0], there[-1], back[-1]), ("data", "noise", "data again"), strict=True
+    ):
+        _dots(ax, points, 4, colours)
         _plane(ax, 3.0)
         ax.set(title=name)
     return fig
@@ -429,6 +477,22 @@ def first_minute(at: int = 0, sampler: str = "ddim") -> Figure:
 def _row(n: int, size: Pair, widths: Sequence[Number] | None = None) -> tuple[Figure, list[Axes]]:
     fig = Figure(figsize=size, layout="constrained")
     return fig, list(fig.subplots(1, n, squeeze=False, width_ratios=widths)[0])
+
+
+def _dots(ax: Axes, points: Tensor, size: Any = 3, colour: Any = "0.75") -> None:
+    ax.scatter(points[:, 0], points[:, 1], s=size, c=colour)
+
+
+def _arrow(ax: Axes, start: Any, end: Any, colour: str, style: str = "-") -> None:
+    look = {
+        "arrowstyle": "-|>",
+        "color": colour,
+        "linestyle": style,
+        "linewidth": 2,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=look)
 
 
 def _plane(ax: Axes, limit: Number, shift: Number = 0.0) -> None:

@@ -8,13 +8,13 @@ explore.draw = (() => {
   const NS = "http://www.w3.org/2000/svg";
   const { max, min, round, hypot } = Math;
 
-  const fillIn = (node, attributes, children) => {
+  const furnish = (node, attributes, children) => {
     for (const [key, value] of Object.entries(attributes)) if (value !== undefined) node.setAttribute(key, value);
     node.append(...children.flat());
     return node;
   };
-  const svg = (name, attributes = {}, ...children) => fillIn(document.createElementNS(NS, name), attributes, children);
-  const html = (name, attributes = {}, ...children) => fillIn(document.createElement(name), attributes, children);
+  const svg = (name, attributes = {}, ...children) => furnish(document.createElementNS(NS, name), attributes, children);
+  const html = (name, attributes = {}, ...children) => furnish(document.createElement(name), attributes, children);
 
   // ---- words ---------------------------------------------------------------------------------------------------------
 
@@ -70,8 +70,8 @@ explore.draw = (() => {
     p.resize = (room) => {
       width = square ? min(room, most) : room;
       high = square ? width - edge.left - edge.right + edge.top + edge.bottom : height;
-      fillIn(root, { width, height: high }, []);
-      fillIn(hole, { x: edge.left, y: edge.top, width: width - edge.left - edge.right, height: high - edge.top - edge.bottom }, []);
+      furnish(root, { width, height: high }, []);
+      furnish(hole, { x: edge.left, y: edge.top, width: width - edge.left - edge.right, height: high - edge.top - edge.bottom }, []);
     };
     p.clear = () => {
       back.replaceChildren();
@@ -158,7 +158,7 @@ explore.draw = (() => {
         const place = get();
         const said = along === "x" ? say(place[0]) : along === "y" ? say(place[1]) : place.map(say).join(", ");
         const one = along === "y" ? 1 : 0;
-        fillIn(node, {
+        furnish(node, {
           transform: `translate(${p.X(place[0]).toFixed(2)},${p.Y(place[1]).toFixed(2)})`,
           "aria-valuemin": [p.x, p.y][one][0], "aria-valuemax": [p.x, p.y][one][1], "aria-valuenow": place[one], "aria-valuetext": said,
         }, []);
@@ -248,7 +248,7 @@ explore.draw = (() => {
     fig.tell = (values, lines = w.says) => {
       host.values = values;
       const write = (shown) => readout.replaceChildren(...lines.map((line) => html("span", {}, ...typeset(told(line, shown)))));
-      write(Object.fromEntries(Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? "−0.00000" : value])));
+      write(Object.fromEntries(Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? "−0.0000" : value])));
       reserved = max(reserved, readout.offsetHeight); // room for the longest numbers, so that nothing below is moved
       readout.style.minHeight = `${reserved}px`;
       write(values);
@@ -263,7 +263,7 @@ explore.draw = (() => {
     const columns = [html("div", {}, panels, keys), html("div", {}, controls, readout, html("p", { class: "try" }, ...typeset(w.try)))];
     host.replaceChildren(html("div", { class: fig.beside ? "beside" : "below" }, ...columns));
     // the last one keeps JupyterLab from taking the arrow keys
-    fillIn(host, { role: "group", "aria-label": bare(w.title), "data-alive": "", "data-lm-suppress-shortcuts": "true" }, []);
+    furnish(host, { role: "group", "aria-label": bare(w.title), "data-alive": "", "data-lm-suppress-shortcuts": "true" }, []);
     let room = 0;
     const fit = () => {
       const now = Math.floor(panels.getBoundingClientRect().width);

@@ -95,7 +95,7 @@
         scale: "densities, each to a height of its own",
         one: "one hump", two: "two humps",
         below: "at most 1, so one hump wherever *x*_t lies.", above: "above 1, so two humps for some *x*_t.",
-        try: "Drag *x*_t to and fro. Make *β* small: the way back becomes a Gaussian. Mirror the data: same point, same step, another answer.",
+        try: "Drag *x*_t back and forth. Make *β* small: the way back becomes a Gaussian. Mirror the data: same point, same step, another answer.",
       },
     },
     build(fig) {
@@ -147,7 +147,7 @@
         point: "The point x_t",
         controls: { t: "time *t*", step: "step", still: "step without noise", over: "start over" },
         legend: ["rescaling part", "score part", "drift: their sum", "the guess *x̂*_0"],
-        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn {by} times as long."],
+        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn × {by}."],
         arrived: ["*t* = 0: arrived at ({x}, {y}).", "“Start over” goes back to where you last put the point."],
         try: "Take steps without noise, then start over and take steps with it. An arrow is not the way that a point goes: in one step the noise is larger.",
       },
@@ -162,7 +162,7 @@
       let [trail, start] = [[], { x: state.x, t: state.t }];
       const moved = () => ([trail, start] = [[], { x: state.x, t: state.t }]);
       plane.handle({ label: w.point, name: "*x*_t", get: () => state.x, set: (x) => ((state.x = x), moved()) });
-      fig.legend(["blue thick", "red thick", "ink thick", "mark blue ring"].map((look, i) => [look, w.legend[i]]));
+      fig.legend(["blue wide", "red wide", "ink", "mark blue ring"].map((look, i) => [look, w.legend[i]]));
       fig.slider("t", { min: 0, max: 40 }).addEventListener("input", moved);
       const step = (fresh) => () => {
         const { x, t } = state;
@@ -192,9 +192,9 @@
         const tip = (from, arrow) => from.map((v, i) => v + by * arrow[i]);
         plane.line([x, guess], "blue thin dotted");
         plane.dot(guess, "blue ring", 5);
-        plane.arrow(x, tip(x, rescaling), "blue thick");
-        plane.arrow(x, tip(x, towards), "red thick");
-        plane.arrow(x, tip(x, drift), "ink thick");
+        plane.arrow(x, tip(x, rescaling), "blue wide", 14);
+        plane.arrow(x, tip(x, towards), "red wide", 14);
+        plane.arrow(x, tip(x, drift), "ink");
         const { sigma } = m.ddpmStep(walk, x, eps, t, t - 1, [0, 0]);
         fig.tell({ aX: rescaling[0], aY: rescaling[1], bX: towards[0], bY: towards[1], dX: drift[0], dY: drift[1], noise: sigma, by, guess, x });
       };
@@ -217,7 +217,7 @@
     },
     build(fig) {
       const { w, state } = fig;
-      const bars = fig.panel({ x: [0, 2.5], y: [0, 2], height: 210, label: w.bars, xTicks: [0, 0.5, 1, 1.5, 2, 2.5], xLabel: w.axis });
+      const bars = fig.panel({ x: [0, 1.75], y: [0, 2], height: 210, label: w.bars, xTicks: [0, 0.5, 1, 1.5], xLabel: w.axis });
       fig.legend([...["grey", "blue", "sky", "orange"].map((look, i) => [`full ${look}`, w.legend[i]]), ["ink thick", w.legend[4]]]);
       for (const key of ["step1", "step2", "step3"]) fig.slider(key, { min: 0, max: 1, step: 0.05 });
       return () => {
@@ -419,7 +419,7 @@
         point: "The noisy point x_t",
         controls: { t: "time *t*" },
         legend: ["the forty points, by weight", "the memoriser's guess", "the true guess", "the roll they came from"],
-        says: ["The largest of the forty weights is {most}; together they count like {number} points.", "The two guesses are {apart} apart."],
+        says: ["The largest of the forty weights is {most}. Together they count like this number of equal ones: {number}.", "The two guesses are {apart} apart."],
         try: "Put *x*_t between two turns of the roll and let *t* fall. At large *t* both guesses agree; at small *t* the memoriser knows one point only.",
       },
     },

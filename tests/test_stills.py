@@ -26,7 +26,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_it_is_a_picture_with_words_a_state_and_the_code(name: str) -> None:
     page = explore(name).data
-    image = re.search(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)" src="data:image/png;base64,([^"]*)">', page)
+    image = re.search(
+        r'<img alt="([^"]*)" width="(\d+)" height="(\d+)" src="data:image/png;base64,([^"]*)">', page
+    )
     assert image
     assert len(html.unescape(image[1]).split()) >= 15
     assert 500 < int(image[2]) < 800
@@ -49,7 +51,8 @@ def test_the_code_is_small_and_asks_for_nothing() -> None:
 
 def test_state_is_given_by_name() -> None:
     assert "&quot;eta&quot;: 0.5" in static("jump", eta=0.5)
-    with pytest.raises(ValueError, match="name must be one of .*'two-bells'.* got 'bells'"):
+    assert '<img alt="three &quot;arrows&quot;"' in static("jump", eta=0.5, alt='three "arrows"')
+    with pytest.raises(ValueError, match=r"name must be one of .*'two-bells'.* got 'bells'"):
         static("bells")
     with pytest.raises(ValueError, match=r"state of 'root' must be among \['beta', .* got \['gamma'\]"):
         explore("root", gamma=1)
@@ -68,7 +71,9 @@ def test_a_saved_notebook_holds_no_code() -> None:
 
 def test_random_numbers_are_those_of_the_first_day() -> None:
     """The saved pictures and the pages stand on them."""
-    assert stills.uniform(1, [0, 1, 2]) * 2**32 - 0.5 == pytest.approx([3405691463, 4114278092, 2788919815], abs=0)
+    assert stills.uniform(1, [0, 1, 2]) * 2**32 - 0.5 == pytest.approx(
+        [3405691463, 4114278092, 2788919815], abs=0
+    )
     many = stills.normal(7, np.arange(200_000))
     assert abs(many.mean()) < 4 / np.sqrt(many.size)
     assert abs((many**2).mean() - 1) < 4 * np.sqrt(2 / many.size)
