@@ -34,8 +34,9 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop(WIDGET, None)
-            if "text/html" in data:  # the page loads the code of the figures that move once, by itself
-                data["text/html"] = re.sub(CODE, "", "".join(data["text/html"]), flags=re.DOTALL)
+            page = "".join(data.get("text/html", ""))
+            if re.search(CODE, page, re.DOTALL):  # of a figure that moves: the built page loads it by itself
+                data["text/html"] = re.sub(CODE, "", page, flags=re.DOTALL)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook

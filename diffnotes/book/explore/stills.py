@@ -182,7 +182,8 @@ def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
     _dots(ax, cloud)
     whole = drift_of(WALK, roll.eps(WALK), x_t, t)
     outward = (WALK.alphas[t] ** -0.5 - 1) * x_t
-    by = 20 if t == 20 else 1
+    usual = max(WALK.betas[t] / WALK.sqrt_one_minus_alpha_bars[t], 3 * WALK.betas[t])
+    by = next((factor for factor in (50, 20, 10, 5, 2) if factor * usual < 2.4), 1)
     for part, colour, name in (
         (outward, BLUE, "rescaling"),
         (whole - outward, RED, "score"),

@@ -147,7 +147,7 @@
         point: "The point x_t",
         controls: { t: "time *t*", step: "step", still: "step without noise", over: "start over" },
         legend: ["rescaling part", "score part", "drift: their sum", "the guess *x̂*_0"],
-        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn × {by}."],
+        says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn × {by}."],
         arrived: ["*t* = 0: arrived at ({x}, {y}).", "“Start over” goes back to where you last put the point."],
         try: "Take steps without noise, then start over and take steps with it. An arrow is not the way that a point goes: in one step the noise is larger.",
       },
@@ -188,7 +188,7 @@
         const { rescaling, towards, drift } = m.driftParts(walk, x, t, eps);
         const guess = m.predictX0(walk, x, t, eps);
         const usual = walk.betas[t] / walk.sqrtOneMinusAlphaBars[t];
-        const by = [50, 20, 10, 5, 2, 1].find((factor) => factor * usual < 1.2) ?? 1;
+        const by = [50, 20, 10, 5, 2].find((factor) => factor * max(usual, 3 * walk.betas[t]) < 2.4) ?? 1;
         const tip = (from, arrow) => from.map((v, i) => v + by * arrow[i]);
         plane.line([x, guess], "blue thin dotted");
         plane.dot(guess, "blue ring", 5);
