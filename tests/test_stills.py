@@ -14,8 +14,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore, picture, static, stills
-from diffnotes.book.explore.stills import STILLS
+from diffnotes.book import stills
+from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore, picture, static
+from diffnotes.book.stills import STILLS
 from tools.notebooks import normalise
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffnotes.book.explore.stills import GARMENTS, SHEET, normals
+from diffnotes.book.stills import GARMENTS, SHEET, normals
 from diffnotes.data import to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided

@@ -13,8 +13,9 @@ from playwright.sync_api import Page
 from probes import Log, barriers, contrast, on_a_phone, settle, sideways_scroll
 
 from diffnotes import data, ddim, reverse, schedule
-from diffnotes.book.explore import PAGE, SCRIPTS, STYLE, explore, static, stills
-from diffnotes.book.explore.stills import LINEAR, STILLS, WALK
+from diffnotes.book import stills
+from diffnotes.book.explore import PAGE, SCRIPTS, STYLE, explore, static
+from diffnotes.book.stills import LINEAR, STILLS, WALK
 from diffnotes.guidance import guided
 from diffnotes.mixture import DataMixture
 

@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffnotes.book import plots
-from diffnotes.book.explore.stills import STILLS, garments_state
+from diffnotes.book.stills import STILLS, garments_state
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("maths.js", "draw.js", "figures.js", "start.js")  # in this order

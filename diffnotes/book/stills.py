@@ -340,7 +340,7 @@ class Sheet(NamedTuple):
 
 
 SHEET = Sheet(28, (10, 20, 50, 100), (0.0, 0.2, 0.5, 1.0), (7, 0, 8, 9, 3, 2))
-GARMENTS = Path(__file__).parent / "garments.png"  # from tools/garments.py
+GARMENTS = Path(data.__file__).parent / "measured" / "garments.png"  # from tools/garments.py
 _LEFT, _TOP, _GAP = 84, 30, 10  # pixels around the blocks, and between them
 
 
@@ -372,9 +372,7 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
 
 def garments_state() -> dict[str, Any]:
     """Where each picture lies in the static one, and the Fréchet distances that were measured, with their errors."""
-    measured = json.loads((Path(data.__file__).parent / "measured" / "images.json").read_text("utf-8"))[
-        "entries"
-    ]
+    measured = json.loads(GARMENTS.with_name("images.json").read_text("utf-8"))["entries"]
     distances = {
         f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas
     }
