@@ -345,7 +345,7 @@ def test_the_decoder_is_as_good_above_the_mean_as_below() -> None:
     )
 
 
-@pytest.mark.parametrize("levels", [256, 4])
+@pytest.mark.parametrize("levels", [256, 4, 2])
 def test_the_discrete_decoder_in_the_bound(levels: int) -> None:
     """L_0 is the decoder at x_1, with mean mu_theta and the deviation of the variance that was asked for."""
     schedule = NoiseSchedule.linear(1000)
@@ -484,7 +484,9 @@ def test_wrong_kinds_are_refused_by_name() -> None:
         (lambda: terms(s, model, x, ts=2), "ts must be a sequence of whole numbers, got 2"),
         (lambda: terms(s, model, x, chunk=2.0), "chunk must be a whole number"),
         (lambda: terms(s, model, x, levels=math.nan), "levels must be a whole number"),
+        (lambda: terms(s, model, x, levels=1), "levels must be at least 2, got 1"),
         (lambda: discrete_log_prob(x.byte(), x, one), "x0 must be floating point"),
+        (lambda: discrete_log_prob(x, x, one.long(), 3), "std must be floating point, got torch.int64"),
         (lambda: discrete_log_prob(x, x, one * math.nan, 3), "std must be > 0, got nan"),
         (lambda: discrete_log_prob(x, x, one * 0, 3), "std must be > 0, got 0"),
         (lambda: bits_per_dim(one, 2.0), "dims must be a whole number"),  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import diffnotes
 from diffnotes.arguments import may_look, number
 from diffnotes.forward import prior_kl
-from diffnotes.schedule import NoiseSchedule, check_T, timesteps
+from diffnotes.schedule import NoiseSchedule, check_T, flat, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -302,17 +302,27 @@ def test_bad_makers() -> None:
     with pytest.raises(ValueError, match=r"T=20 puts betas at .*larger T"):
         NoiseSchedule.linear(20)
     for start in (-0.1, 0.0):
-        with pytest.raises(ValueError, match=r"puts betas at .* in between"):
+        with pytest.raises(ValueError, match=r"puts betas at .* start and end within it"):
             NoiseSchedule.linear(1000, start=start)
     for make in (NoiseSchedule.linear, NoiseSchedule.cosine, lambda T: NoiseSchedule.constant(T, 0.1)):
         with pytest.raises(ValueError, match="T must be at least 1, got 0"):
             make(0)
+    with pytest.raises(ValueError, match=r"s must lie in \[0, inf\), got -0\.001"):
+        NoiseSchedule.cosine(10, s=-0.001)
+    for beta in (0.0, 1.0):
+        with pytest.raises(ValueError, match=r"beta must lie in \(0, 1\), got"):
+            NoiseSchedule.constant(10, beta)
     for bars in ([0.5, 0.6], [1.0, 0.5], [0.5, 0.0]):  # rising, 1, and the zero of a rescaled schedule
         with pytest.raises(ValueError, match=r"alpha_bars must fall strictly and lie in .* got tensor"):
             NoiseSchedule.from_alpha_bars(torch.tensor(bars))
     for shape in (torch.zeros(0), torch.tensor(0.5), torch.full((2, 2), 0.5)):
         with pytest.raises(ValueError, match=r"alpha_bars must have shape \(T,\) with T >= 1, got"):
             NoiseSchedule.from_alpha_bars(shape)
+
+
+def test_rows() -> None:
+    for shape, rows in (((3,), (3, 1)), ((3, 2), (3, 2)), ((3, 2, 2), (3, 4)), ((0, 2), (0, 2))):
+        assert flat(torch.zeros(shape)).shape == rows
 
 
 def test_bad_times() -> None:
@@ -372,6 +382,8 @@ def test_what_is_no_whole_number_is_refused_by_name(value: Any) -> None:
         for f in call:
             with pytest.raises(ValueError, match=f"{name} must be a whole number, got"):
                 f(value)
+    with pytest.raises(ValueError, match=r"^steps must be a"):
+        s.pairs([value])
     with pytest.raises(ValueError, match="t must"):
         s.at(s.betas, value, torch.zeros(2, 3))
 

@@ -1,11 +1,10 @@
-"""Measure what takes too long for a notebook, and put it into diffnotes/measured, from where the chapters read it.
+"""Measure what takes too long for a notebook, and save it in diffnotes/measured, where the chapters read it.
 
-`python tools/measure.py images` writes images.json: the numbers of chapters 5 and 6, from the weights that come with
-the package, on one thread: about three hours on one CPU core. They are entries, measured one by one, each with its
-seed, its size and the seconds it took. The file is written anew after every entry, so a stopped run goes on where it
-was; entries of other weights, or of another size, are measured again. The nearest training images go into images.npz
-beside it; for them the training set is needed. `--only REGEX` measures the entries whose names it matches, `--n` is
-the number of images of an entry.
+`python tools/measure.py images` writes images.json, the numbers for chapters 5 and 6, from the weights that ship with
+the package: about three hours on one CPU core. The entries are measured one by one, each with its seed, its size and
+the seconds it took. The file is rewritten after every entry, so a stopped run resumes; entries for other weights or
+another size are measured again. The nearest training images, for which the training set is needed, go into images.npz
+beside it. `--only REGEX` measures the entries with matching names, `--n` is the number of images per entry.
 
 `python tools/measure.py curve --run runs/fashion-cpu` writes curve.json: the loss of a training run, from its last
 checkpoint.
@@ -47,22 +46,22 @@ FOLDER = SHIPPED.parent / "measured"
 WEIGHTS = ("fashion", "fashion_classifier")
 COMMAND = "python tools/measure.py images"
 
-HELD_OUT = 1000  # the first test images: the floor; the other 9,000 are what samples are compared with
+HELD_OUT = 1000  # the first test images, for the floor; samples are compared with the other 9,000
 CHUNK = 100  # images sampled together; chunk k has the seed SEED + k, so all entries share their x_T
 SEED = 0
 ETAS: tuple[Eta, ...] = (0.0, 0.2, 0.5, 1.0, "sigma_hat")
 FEW = (10, 20, 50, 100)  # numbers of steps for all of them
-ALL: tuple[Eta, ...] = (0.0, 1.0)  # for all 1000 steps, the long runs: 40 minutes each
-CLIP = 1.0  # the predicted x_0 is clamped to the range of the pixels, and eps derived again
+ALL: tuple[Eta, ...] = (0.0, 1.0)  # for the long runs with all 1000 steps: 40 minutes each
+CLIP = 1.0  # the predicted x_0 is clamped to the range of the pixels, and eps derived from it anew
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 STRIDES = (10, 20, 50, 100, 200, 500, 1000)
-NEAR_DATA, FURTHER = 20, 60  # levels of the bound: t = 2 .. 20 all, of the others a random 60
+NEAR_DATA, FURTHER = 20, 60  # terms of the bound: all of t = 2 .. 20, and 60 of the others at random
 
 Measured = dict[str, Any]
 
 
 class Tools(NamedTuple):
-    """The two networks, the real images, and the features of those that samples are compared with."""
+    """The two networks, the real images, and the features of the reference images."""
 
     net: Network
     schedule: NoiseSchedule
@@ -73,7 +72,7 @@ class Tools(NamedTuple):
 
 
 def load() -> Tools:
-    """Everything that a measurement needs, all of it from the package."""
+    """Everything that a measurement needs, from the package."""
     net, schedule, _ = load_model(WEIGHTS[0])
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classifier, _ = load_classifier(WEIGHTS[1])
@@ -100,7 +99,7 @@ def sample(
     bf16: bool = True,
     clip: float | None = CLIP,
 ) -> tuple[Tensor, Tensor]:
-    """n images and the classes that they were asked for, 0 1 .. 9 0 1 and so on.
+    """n images and the classes requested of them: 0, 1, .., 9, 0, 1 and so on.
 
     The network runs in bfloat16 under autocast, as it was trained, or in float32.
     """
@@ -130,7 +129,7 @@ def sampled(
     clip: float | None = CLIP,
     with_width: bool = False,
 ) -> Measured:
-    """The Fréchet distance of samples to the reference, and how many are given the class they were asked for."""
+    """The Fréchet distance between samples and the reference, and the share classified as requested."""
     x, y = sample(tools, n, steps, eta, spacing, scale, bf16, clip)
     of = features(tools.classifier, x)
     right = (predict(tools.classifier, x) == y).double()
@@ -147,15 +146,15 @@ def sampled(
 
 
 def real_width(tools: Tools, n: int) -> Measured:
-    """The width of the classes of real images, as many as there are samples."""
+    """The width of the classes for as many real images as there are samples."""
     n = min(n, HELD_OUT)
     return {"n": n, "width": _rounded(width(features(tools.classifier, tools.x[:n]), tools.y[:n]))}
 
 
 def width(of: Tensor, y: Tensor) -> Estimate:
-    """How far apart the features of a class lie: their root mean square distance from the mean of their own class.
+    """The width of the classes: the root mean square distance of features from the mean of their own class.
 
-    Each square is enlarged by n / (n - 1), n the size of its class, so that its mean is the variance, without bias.
+    Each square is multiplied by n / (n - 1), where n is the size of the class, so that the mean is unbiased.
     """
     squares = torch.cat(
         [
@@ -173,21 +172,21 @@ def width(of: Tensor, y: Tensor) -> Estimate:
 
 
 def floor(tools: Tools, n: int) -> Measured:
-    """The Fréchet distance between real images and real images, at the sizes of the samples."""
+    """The Fréchet distance between real images and the reference, at the sizes used for samples."""
     real = features(tools.classifier, tools.x[: min(n, HELD_OUT)])
     return {"n": len(real), "frechet": _rounded(frechet_distance(real, tools.reference))}
 
 
 def classifier_accuracy(tools: Tools, n: int) -> Measured:
-    """The share of all real test images that the classifier gives their class."""
+    """The share of all test images that are classified correctly."""
     return {"n": len(tools.x), "accuracy": accuracy(tools.classifier, fashion_mnist("test"))}
 
 
 def bits(tools: Tools, n: int) -> Measured:
     """The variational bound of n real images without their labels, in bits per dimension, in float32.
 
-    The terms near the data are large and differ from one t to the next, so all of t = 2 .. 20 are taken. Of the others
-    a new random set for each chunk stands for all: unbiased, see (img-levels-drawn) in chapter 5.
+    The terms near the data are large and differ from one t to the next, so all of t = 2 .. 20 are computed. Of the
+    others, a new random set in each chunk represents all, without bias: see (img-levels-drawn) in chapter 5.
     """
     generator = Generator().manual_seed(SEED)
     T, unit = tools.schedule.T, 1 / (28 * 28 * np.log(2))
@@ -215,7 +214,7 @@ def bits(tools: Tools, n: int) -> Measured:
 
 
 def round_trip(tools: Tools, n: int, steps: int) -> Measured:
-    """Mean squared error per pixel, for pixels in [0, 1], of real images encoded and decoded in `steps` steps."""
+    """The mean squared error per pixel, for pixels in [0, 1], of real images encoded and decoded in `steps` steps."""
     n = max(2, n // 20)
     x, y = tools.x[:n], tools.y[:n]
     model = guided(tools.net, y)
@@ -233,7 +232,7 @@ def round_trip(tools: Tools, n: int, steps: int) -> Measured:
 
 
 def neighbours(tools: Tools, n: int, path: Path) -> Measured:
-    """Distances of samples, and of real test images, to their nearest training images; ten of the pairs as pictures."""
+    """Distances from samples, and from test images, to the nearest training images; ten of the pairs as pictures."""
     n = min(n, 500)
     train = fashion_mnist("train").x
     of_train = features(tools.classifier, train)
@@ -261,7 +260,7 @@ def neighbours(tools: Tools, n: int, path: Path) -> Measured:
 
 
 def _nearest(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance of each point to the nearest of `train`, and which it is."""
+    """The distance from each point to the nearest one in `train`, and the index of that one."""
     found = [torch.cdist(part, train).min(1) for part in torch.split(x, 50)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
@@ -271,7 +270,7 @@ def _mean(values: Tensor) -> Estimate:
 
 
 def _rounded(estimate: Estimate) -> list[float]:
-    """Value and standard error to six digits: more than another machine would reproduce."""
+    """Value and standard error to six digits, more than another machine would reproduce."""
     return [float(f"{number:.6g}") for number in estimate]
 
 
@@ -279,7 +278,7 @@ def _rounded(estimate: Estimate) -> list[float]:
 
 
 def entries(folder: Path) -> dict[str, Callable[[Tools, int], Measured]]:
-    """Every measurement by its name, the quick ones first."""
+    """Every measurement by name, quick ones first."""
 
     def cell(steps: int, eta: Eta, **more: Any) -> Callable[[Tools, int], Measured]:
         return partial(sampled, steps=steps, eta=eta, **more)
@@ -298,9 +297,8 @@ def entries(folder: Path) -> dict[str, Callable[[Tools, int], Measured]]:
         found[f"trailing/{steps}/sigma_hat"] = cell(steps, "sigma_hat", spacing="trailing")
     for eta in (0.0, 1.0):
         found[f"unclamped/50/{eta}"] = cell(50, eta, clip=None)
-    found["default/50/0.0"] = cell(
-        50, 0.0, spacing="trailing", clip=None
-    )  # as `ddim_sample` does without being asked
+    # with the defaults of `ddim_sample`
+    found["default/50/0.0"] = cell(50, 0.0, spacing="trailing", clip=None)
     guidance = partial(cell, 20, 0.0, spacing="trailing", with_width=True)
     found |= {f"guidance/{w}": guidance(scale=w) for w in SCALES}
     found["bits"] = bits
@@ -314,7 +312,7 @@ def sha256(path: Path) -> str:
 
 
 def images(folder: Path, n: int, only: str) -> None:
-    """Measure what is not measured yet, and write it after every entry."""
+    """Measure what has not been measured yet, saving after every entry."""
     path = folder / "images.json"
     provenance = {
         "command": COMMAND,
@@ -343,7 +341,7 @@ def images(folder: Path, n: int, only: str) -> None:
 
 
 def curve(folder: Path, run: Path, every: int = 100) -> None:
-    """The loss of a run, in means over `every` steps, from its last checkpoint."""
+    """Save the loss of a run, averaged over `every` steps, from its last checkpoint."""
     _, tensors = read_checkpoint(list_checkpoints(run)[-1])
     losses = tensors["optimiser.safetensors"]["losses"].double()
     means = [float(f"{float(part.mean()):.4g}") for part in torch.split(losses, every)]
@@ -352,11 +350,11 @@ def curve(folder: Path, run: Path, every: int = 100) -> None:
 
 
 def main() -> None:
-    """Read the command line and measure."""
+    """Run the command line."""
     parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["images", "curve"])
-    parser.add_argument("--n", type=at_least(20), default=1000, help="images an entry (default 1000)")
-    parser.add_argument("--only", default="", help="measure entries whose names match this")
+    parser.add_argument("--n", type=at_least(20), default=1000, help="images per entry (default 1000)")
+    parser.add_argument("--only", default="", help="measure only entries whose names match")
     parser.add_argument("--run", type=Path, help="for curve: the folder of the run")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
@@ -366,7 +364,7 @@ def main() -> None:
         re.compile(arguments.only)
     except re.error as error:
         parser.error(f"--only must be a regular expression, got {arguments.only!r}: {error}")
-    torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
+    torch.set_num_threads(1)  # the order of sums depends on it, and so do the last bits
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "curve":
         curve(arguments.folder, arguments.run)

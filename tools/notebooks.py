@@ -1,7 +1,7 @@
-"""Run notebooks and save them with their outputs: `python tools/notebooks.py [PATH ...]`, default all of book/.
+"""Run notebooks and save them with their outputs: `python tools/notebooks.py [PATH ...]`, by default all of book/.
 
-What is saved is the same on every machine but for the figures: no timings, no widget state, no editor's metadata, one
-kernel name. `normalise` alone says what a committed notebook looks like.
+Apart from the figures, the saved files are the same on every machine: no timings, no widget state, no editor metadata,
+one kernel name. `normalise` alone determines what a committed notebook looks like.
 """
 
 import re
@@ -23,7 +23,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """`notebook`, changed in place: only metadata that readers and the build use, outputs without widget ids."""
+    """`notebook`, changed in place: only the metadata that readers and the build use, no widget ids in outputs."""
     kept = {"mystnb": notebook.metadata.mystnb} if "mystnb" in notebook.metadata else {}
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"}, **kept)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -43,7 +43,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def execute(path: Path) -> float:
-    """Run `path` in a fresh kernel from its own folder, save it normalised, return the seconds it took."""
+    """Run `path` in a fresh kernel in its own folder, save it normalised, and return the seconds it took."""
     start = time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(

@@ -19,3 +19,18 @@ document.addEventListener("DOMContentLoaded", () => {
     glued.append(opening, math, closing);
   }
 });
+
+// At each equation that is checked on this page, a mark that leads to the verdict.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const verdict of document.querySelectorAll("p.verdict[id^='check-']")) {
+    const label = verdict.id.slice("check-".length);
+    const number = document.querySelector(`#equation-${CSS.escape(label)} .eqno`);
+    if (!number) continue;
+    const mark = document.createElement("a");
+    mark.className = "checked";
+    mark.href = `#${verdict.id}`;
+    mark.textContent = "✓";
+    mark.setAttribute("aria-label", "to the check of this equation");
+    number.insertBefore(mark, number.querySelector(".headerlink"));
+  }
+});

@@ -1,14 +1,14 @@
-"""Chapter 6's experiment: the same small network, trained on few images and on many, twice for each number.
+"""The experiment of chapter 6: a small network trained on few images and on many, twice for each number.
 
-    python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run goes on where it was
+    python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run resumes
 
-For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
-from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
-samples copy training images? Do the two networks give the same picture, though they have seen no image in common?
-(The question and the test: Kadkhodaie et al. 2024, section 2.2.) As a control, for N = 10 and N = 1000 a third network
-is trained: on half B once more, from other weights and with other noise.
+For each N there are two halves, A and B, of N images each and with none in common. Two networks, one for each half,
+start from the same weights and are trained in the same way. Then both draw samples from the same x_T. Do the samples
+copy training images? Do the two networks give the same picture, although they have seen no image in common? (The
+question and the test are those of Kadkhodaie et al. 2024, section 2.2.) As a control, for N = 10 and N = 1000 a third
+network is trained on half B, from other weights and with other noise.
 
-All networks come with the package, and so does the table of what was measured with them.
+All networks ship with the package, and so does the table of what was measured with them.
 
 >>> table = results()["measured"]
 >>> sorted(table, key=int)
@@ -51,7 +51,7 @@ Small = Float[Tensor, "n 1 14 14"]
 
 HALVES: tuple[Half, Half] = get_args(Half)
 SIZES = (10, 100, 1000, 10_000)
-AGAIN = (10, 1000)  # the numbers of images for which B is trained a second time, with the seed 1
+AGAIN = (10, 1000)  # the sizes for which B is trained a second time, with seed 1
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
 SUMS = SHIPPED.parent / "fashion_mnist" / "train-10000-sums-of-2x2.npz"
@@ -62,10 +62,9 @@ SCHEDULE = NoiseSchedule.linear(T=1000)
 
 
 def small_images(n: int) -> Small:
-    """The first n of Fashion-MNIST's images, test set before training set, each 2 x 2 pixels averaged: 14 x 14.
+    """The first n images of Fashion-MNIST, test set before training set, averaged over 2 x 2 pixels: 14 x 14.
 
-    The first 20,000 come with the package, the training images among them already as sums of 2 x 2 pixels. For more,
-    the training set is needed (see `fashion_mnist`).
+    The first 20,000 ship with the package; for more, the training set is needed (see `fashion_mnist`).
 
     Raises:
         ValueError: n is not in 1 .. 70,000.
@@ -80,7 +79,7 @@ def small_images(n: int) -> Small:
 
 
 def shipped_sums() -> Small:
-    """The sums of 2 x 2 pixels, 0 .. 1020, of the first 10,000 training images, whole numbers as float32."""
+    """The sums over 2 x 2 pixels, 0 .. 1020, of the first 10,000 training images, whole numbers in float32."""
     with np.load(SUMS) as file:
         return torch.from_numpy(file["sums"].astype(np.float32)).unsqueeze(1)
 
@@ -88,12 +87,12 @@ def shipped_sums() -> Small:
 def write_sums(path: Path = SUMS) -> None:
     """Make the file that `shipped_sums` reads, from the training set (see `fashion_mnist`)."""
     pixels = ((fashion_mnist("train").x[:10_000] + 1) * 127.5).round()
-    sums = 4 * F.avg_pool2d(pixels, 2)  # exact: whole numbers and quarters of them
+    sums = 4 * F.avg_pool2d(pixels, 2)  # exact: all are multiples of 1/4
     np.savez_compressed(path, sums=sums.squeeze(1).numpy().astype(np.uint16))
 
 
 def half(n: int, which: Half) -> Small:
-    """n images: every second one of the first 2 n, from the first ("A") or from the second ("B").
+    """n images: every second one of the first 2 n, starting from the first ("A") or the second ("B").
 
     Raises:
         ValueError: n is not in 1 .. 35,000, or there is no such half.
@@ -105,18 +104,17 @@ def half(n: int, which: Half) -> Small:
 
 
 def settings(n: int) -> TrainConfig:
-    """How a network is trained on n images: 3000 steps of 64, and 400 for ten images, which are soon known by heart."""
+    """How a network is trained on n images: 3000 steps of 64, but 400 for ten images, which it soon memorises."""
     return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
 
 
 def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
-    """The averaged network, trained on one half, and its loss over the last eighth of the steps.
+    """The averaged network trained on one half, and its loss over the last eighth of the steps.
 
-    A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same
-    noise.
+    A U-Net with 124,433 weights and two resolutions. Runs with the same seed share initial weights and noise.
     """
     config = replace(settings(n), seed=seed)
-    torch.manual_seed(config.seed)  # of the first weights
+    torch.manual_seed(config.seed)  # for the initial weights
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = fit(SCHEDULE, net, half(n, which).to(device), config)
@@ -124,11 +122,7 @@ def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: in
 
 
 def load(n: int, which: Half, folder: Path = FOLDER, seed: int = 0) -> Loaded:
-    """The network for n images and one half that comes with the package; seed 1: half B of the sizes `AGAIN`.
-
-    Raises:
-        FileNotFoundError: there is none for this n, half and seed.
-    """
+    """The shipped network for n images of one half (seed 1: only half B of the sizes `AGAIN`), or FileNotFoundError."""
     return load_model(_file(n, which, folder, seed))
 
 
@@ -137,13 +131,13 @@ def _file(n: int, which: Half, folder: Path, seed: int) -> Path:
 
 
 def _runs(n: int) -> list[tuple[Half, int]]:
-    """Half and seed of every network for n images."""
+    """The half and the seed of every network for n images."""
     runs: list[tuple[Half, int]] = [("A", 0), ("B", 0)]
     return [*runs, ("B", 1)] if n in AGAIN else runs
 
 
 def results(folder: Path = FOLDER) -> dict[str, Any]:
-    """What was measured with the networks of `folder`: "measured" by number of images, and where it comes from."""
+    """What was measured with the networks in `folder`: "measured", by number of images, and the provenance."""
     table: dict[str, Any] = json.loads((folder / TABLE).read_text("utf-8"))
     return table
 
@@ -152,14 +146,14 @@ def results(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 class Nearest(NamedTuple):
-    """For each picture the nearest one of a data set."""
+    """For each picture, the nearest one in a data set."""
 
     distance: Float[Tensor, " n"]  # root mean square over the pixels
     place: Int[Tensor, " n"]  # in the data set
 
 
 def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
-    """The root mean square difference per pixel of every picture of x and every picture of y, float64.
+    """The root mean square difference per pixel between every picture in x and every picture in y, float64.
 
     Raises:
         ValueError: there is no picture, or the pictures differ in shape.
@@ -171,29 +165,29 @@ def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
 
 
 def nearest(x: Pictures, data: OtherPictures) -> Nearest:
-    """The nearest picture of `data` for each of x, by `distances`."""
+    """The nearest picture in `data` for each in x, by `distances`."""
     return Nearest(*distances(x, data).min(dim=1))
 
 
 def starts(n: int) -> Small:
-    """The n starts x_T that all networks share, drawn on the CPU: there they are the same on every machine."""
+    """The n starts x_T that all networks share, drawn on the CPU, where they are the same on every machine."""
     return torch.randn(whole("n", n), 1, 14, 14, generator=Generator().manual_seed(0))
 
 
 def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
-    """DDIM without noise, the predicted x_0 kept within the range of the pixels."""
+    """DDIM without noise, with the predicted x_0 clamped to the range of the pixels."""
     return ddim_sample(SCHEDULE, model, x_T, steps, clip=1.0)
 
 
 @torch.no_grad()
 def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
-    """The squared error of the predicted noise, a mean over pixels, for `count` draws of t and of the noise.
+    """The squared error of the predicted noise, averaged over pixels, for `count` draws of t and of the noise.
 
-    The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call.
+    It cycles through the images, which are on the CPU, in order. Times and noise are the same in every call.
     """
     check_batch(x0=x0)
     if len(x0) == 0:
-        raise ValueError("x0 must hold an image, got none")
+        raise ValueError("x0 must hold at least one image, got none")
     count, generator = whole("count", count), Generator().manual_seed(1)
     x = x0[torch.arange(count) % len(x0)]
     t = draw_times(SCHEDULE.T, count, "stratified", generator)[torch.randperm(count, generator=generator)]
@@ -204,7 +198,7 @@ def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float
 
 @torch.no_grad()
 def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
-    """The x_0 that a noise predictor sees in x_t."""
+    """The x_0 that a noise predictor predicts from x_t."""
     return predict_x0(SCHEDULE, x_t, t, model(x_t, per_example(t, SCHEDULE.T, x_t)))
 
 
@@ -215,22 +209,22 @@ def measure(
     again: NoisePredictor | None = None,
     count: int = 64,
 ) -> dict[str, Any]:
-    """What the two networks for n images do from `count` common starts, and B trained again, where there is one.
+    """How the two networks for n images, and B trained again if there is one, compare from `count` common starts.
 
-    Each entry holds a mean, its standard error and the number of values it is the mean of. Distances are in the units
-    of the pixels (black is -1, white is 1):
+    Each entry holds a mean, its standard error and the number of values averaged. Distances are in units of the pixels
+    (black is -1, white is 1):
 
     - own: from a sample to the nearest image of the half that its network was trained on;
     - other: from a sample to the nearest image of the half that its network has never seen;
-    - nearer, copied: the share of samples that are nearer to the own half than to the other, and at most half as far;
-    - unseen: from a real image of one half to the nearest of the other, as a measure for own and other;
-    - between: from the sample of one network to that of the other from the same x_T;
-    - strangers: from the sample of one to that of the other from another x_T;
-    - restart, apart: from the sample of B trained again to that of B, and to that of A, from the same x_T;
-    - train_loss, test_loss: of the simple loss per pixel, on the own half and on the other.
+    - nearer, copied: the share of samples with own < other, and with own <= other / 2;
+    - unseen: from a real image of one half to the nearest in the other, as a yardstick for own and other;
+    - between: from a sample of one network to that of the other from the same x_T;
+    - strangers: from a sample of one network to that of the other from another x_T;
+    - restart, apart: from a sample of B trained again to that of B, and to that of A, from the same x_T;
+    - train_loss, test_loss: the simple loss per pixel, on the network's own half and on the other.
 
     Raises:
-        ValueError: count < 2, which has no standard error; or n is not one that `half` takes.
+        ValueError: count < 2, which gives no standard error, or `half` refuses n.
     """
     count = whole("count", count, 2)
     own, x_T = {which: half(n, which) for which in HALVES}, starts(count)
@@ -271,11 +265,9 @@ def _summary(values: Tensor) -> dict[str, float]:
 
 
 def main(argv: list[str]) -> None:
-    """Train what is missing in the folder, one network after the other, then measure."""
+    """Train the networks that are missing in the folder, then measure."""
     parser = Parser(prog="python -m diffnotes.book.generalisation", description=__doc__)
-    parser.add_argument(
-        "--folder", type=folder, default=FOLDER, help="where networks are looked for and written"
-    )
+    parser.add_argument("--folder", type=folder, default=FOLDER, help="where networks are read and written")
     parser.add_argument("--sizes", type=at_least(1), nargs="+", default=list(SIZES), help="numbers of images")
     parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network")
     parser.add_argument("--device", default="cpu")
@@ -283,7 +275,7 @@ def main(argv: list[str]) -> None:
     device = usable_device(arguments.device, meta=False)
     check_target(arguments.folder / TABLE, ".json")
     for n in arguments.sizes:
-        half(n, "A")  # which refuses a number that is too large
+        half(n, "A")  # raises if n is too large
     command = shlex.join(["python", "-m", "diffnotes.book.generalisation", *argv])
     for n in arguments.sizes:
         for which, seed in _runs(n):

@@ -12,6 +12,7 @@ PLAYERS = [
     for name in PAGES
     if source(name).suffix == ".ipynb" and "anim-controls" in source(name).read_text("utf-8")
 ]
+CHECKED = [name for name in PAGES if "/0" in name]
 SOLUTIONS = [name for name in PAGES if "<details>" in source(name).read_text("utf-8")]
 
 
@@ -56,6 +57,21 @@ def test_an_animation_plays_and_scrubs(name, site, open_page):
     page.wait_for_function("old => document.querySelector('.animation img').src !== old", arg=first)
     expect(slider).to_have_value(last, timeout=60_000)  # it plays to its end by itself, once
     assert not log.problems
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_verdict_leads_to_its_equation_and_back(name, site, open_page):
+    """Every equation that is checked has a mark, which leads to a verdict with its number."""
+    page, _ = open_page(f"{site}/{name}.html")
+    assert page.locator(".cell_output pre", has_text="✓ (").count() == 0  # none is left as it was printed
+    marks = page.locator("a.checked").all()
+    assert marks
+    for mark in marks:
+        verdict = page.locator(str(mark.get_attribute("href")))
+        number = mark.locator("xpath=..").inner_text().replace("✓", "").replace("#", "").strip()
+        assert verdict.locator("a").first.inner_text() == number
+    marks[-1].click()
+    expect(page.locator(str(marks[-1].get_attribute("href")))).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)
