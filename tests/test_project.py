@@ -30,7 +30,7 @@ ORDER = """
     arguments schedule forward reverse objective ddim guidance interop mixture download data metrics
     training.networks training.distributed training.checkpoint training.loop training.watch training.presets
     training.options training.classifier training.run training.commands
-    book.check book.plots book.ledger book.generalisation
+    book.check book.plots book.ledger book.generalisation book.stills book.explore
     __init__ __main__
 """
 BOOK = [name for name in MODULES if name.startswith("book.")]

@@ -4,6 +4,7 @@ Apart from the figures, the saved files are the same on every machine: no timing
 one kernel name. `normalise` alone determines what a committed notebook looks like.
 """
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from diffnotes.book.explore import CODE
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -29,7 +32,11 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if "hide-input" in cell.metadata.get("tags", []):
             cell.metadata.update(FOLDED)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            page = "".join(data.get("text/html", ""))
+            if re.search(CODE, page, re.DOTALL):  # of a figure that moves: the built page loads it by itself
+                data["text/html"] = re.sub(CODE, "", page, flags=re.DOTALL)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook
