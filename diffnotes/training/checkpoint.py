@@ -75,7 +75,7 @@ def save_model(
 
     Args:
         path: the file, NAME.safetensors; it appears whole or not at all.
-        model: the network, possibly wrapped by torch.compile or DistributedDataParallel.
+        model: the network, possibly compiled, or wrapped for several processes.
         schedule: the one it was trained for; its betas are stored.
         provenance: anything that JSON can hold: command, seed, data, steps, loss.
         dtype: for storage, e.g. torch.float16 for half the size; by default the weights' own.
@@ -171,7 +171,7 @@ def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside the wrappers of torch.compile, DataParallel, DistributedDataParallel or AveragedModel."""
+    """The network inside whatever torch.compile and the `WRAPPERS` have made of it."""
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
