@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf test lint types matrix mutants format notebooks serve lab account clean distclean
+.PHONY: help setup book pdf test lint types matrix mutants bench format notebooks serve lab account clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ mutants: $(READY) .mutants/.ready  ## change code and checks in small ways, coun
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target .mutants/lib -r $<
 	@touch $@
 
+bench: $(READY) .bench/.ready  ## time samplers and training against bare operations and diffusers, on the CPU
+	PYTHONPATH=.bench/lib $(ONE_THREAD) $(BIN)/python -m benchmarks.run
+.bench/.ready: benchmarks/peers.txt
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target .bench/lib -r $<
+	@touch $@
+
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -72,8 +78,8 @@ account:  ## NAME=you: put your GitHub account into every address of the reposit
 	@$(PYTHON) tools/account.py $(NAME)
 
 clean:  ## remove what was built
-	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
-	find book diffnotes tests tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants .bench
+	find benchmarks book diffnotes tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too
 	rm -rf $(VENV)

@@ -35,7 +35,10 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
     if hasattr(collector, "sanitize_patterns"):  # a notebook
         from pictures import EMBEDDED  # tests/notebooks/pictures.py
 
+        from diffnotes.book.explore import CODE
+
         collector.sanitize_patterns[EMBEDDED] = "a picture"
+        collector.sanitize_patterns[f"(?s){CODE}"] = ""  # of a figure that moves; no saved notebook has it
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,3 @@
-"""The package under the book *From DDPM to DDIM*: one module per idea, read beside its chapter.
-
-Time runs over 1..T and index 0 is the data, on the page and in every tensor.
-"""
+"""The package behind the book *From DDPM to DDIM*: one module per idea, to be read beside its chapter."""
 
 __version__ = "0.2.0"

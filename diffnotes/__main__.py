@@ -1,4 +1,4 @@
-"""`python -m diffnotes`: train a network of this book, draw samples from it, evaluate it (see `training.commands`)."""
+"""`python -m diffnotes`: train, sample and evaluate the networks of this book (see `training.commands`)."""
 
 import sys
 import warnings

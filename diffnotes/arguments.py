@@ -1,4 +1,4 @@
-"""Arguments, looked at before any work is done: a wrong one is a ValueError with its name and what is allowed.
+"""Argument checks, made before any work is done: a ValueError names the argument, its value and what is allowed.
 
 >>> whole("steps", 5), number("eta", 1, "[0, 1]")
 (5, 1.0)
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def whole(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
-    """`value`, the argument `name`, as an int: a whole number of Python or NumPy within `least` .. `most`.
+    """The argument `name` as an int: a Python or NumPy integer in `least` .. `most`.
 
     >>> whole("steps", 2.5)
     Traceback (most recent call last):
@@ -28,7 +28,7 @@ def whole(name: str, value: Any, least: int | None = 1, most: int | None = None)
 
 
 def whole_numbers(name: str, values: Any) -> list[int]:
-    """`values`, the argument `name`, as ints: a sequence, an array or a tensor of whole numbers."""
+    """The argument `name` as a list of ints: a sequence, array or tensor of whole numbers."""
     values = values.tolist() if hasattr(values, "tolist") else values
     if not hasattr(values, "__iter__"):
         raise ValueError(f"{name} must be a sequence of whole numbers, got {values!r}")
@@ -36,7 +36,7 @@ def whole_numbers(name: str, values: Any) -> list[int]:
 
 
 def number(name: str, value: Any, within: str = "(-inf, inf)") -> float:
-    """`value`, the argument `name`, as a float: a number of Python or NumPy in the interval `within`, never NaN.
+    """The argument `name` as a float: a Python or NumPy number in the interval `within`, never NaN.
 
     >>> number("noise", float("nan"), "[0, 1)")
     Traceback (most recent call last):
@@ -52,20 +52,17 @@ def number(name: str, value: Any, within: str = "(-inf, inf)") -> float:
 
 
 def check_floating(**tensors: Any) -> None:
-    """ValueError unless each of these arguments, given by name, is a floating-point tensor.
-
-    In an integer dtype every factor of a schedule would be rounded to 0.
-    """
+    """Raise ValueError unless every argument is a floating-point tensor: integers would round each factor to 0."""
     for name, x in tensors.items():
         if not isinstance(x, Tensor):
             raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
         if not x.is_floating_point():
-            hint = ": put pixels on [-1, 1]" if x.dtype == torch.uint8 else ""
+            hint = ": scale pixels to [-1, 1]" if x.dtype == torch.uint8 else ""
             raise ValueError(f"{name} must be floating point, got {x.dtype}{hint}")
 
 
 def check_batch(**tensors: Any) -> None:
-    """ValueError unless these arguments, given by name, are floating-point tensors (batch, ...), shaped alike."""
+    """Raise ValueError unless the arguments are floating-point tensors of one shape (batch, ...)."""
     check_floating(**tensors)
     first, shape = next((name, x.shape) for name, x in tensors.items())
     if not shape:
@@ -76,10 +73,10 @@ def check_batch(**tensors: Any) -> None:
 
 
 def checked_time(t: Any, T: int, x: Tensor) -> int | Tensor:
-    """`t` as an int, or as int64 of shape (batch,) where it is one per example of `x`.
+    """`t` as an int, or as int64 of shape (batch,) if it is a tensor with one time per example of `x`.
 
     Raises:
-        ValueError: t is not whole, is outside 1..T (looked at for ints and on the CPU) or has another shape.
+        ValueError: t is not whole, has another shape, or lies outside 1..T (checked for ints and on the CPU only).
     """
     if not isinstance(t, Tensor):
         return whole("t", t, 1, T)
@@ -94,13 +91,13 @@ def checked_time(t: Any, T: int, x: Tensor) -> int | Tensor:
 
 
 def per_example(t: Any, T: int, x: Tensor) -> Tensor:
-    """t as a model takes it, int64 of shape (batch,); errors as in `checked_time`."""
+    """`t` in the form that a model takes, int64 of shape (batch,); errors as in `checked_time`."""
     t = checked_time(t, T, x)
     return torch.full(x.shape[:1], t, device=x.device) if isinstance(t, int) else t
 
 
 def check_integers(**tensors: Any) -> None:
-    """ValueError unless each of these arguments, given by name, is a tensor of whole numbers."""
+    """Raise ValueError unless every argument is a tensor of whole numbers."""
     for name, values in tensors.items():
         if not isinstance(values, Tensor):
             raise ValueError(f"{name} must be a torch.Tensor of whole numbers, got {type(values).__name__}")
@@ -109,29 +106,29 @@ def check_integers(**tensors: Any) -> None:
 
 
 def has_values(t: Tensor) -> bool:
-    """False where there are no numbers to look at: on the meta device, in fake tensors, while torch.compile traces."""
-    # a fake tensor is of a class of its own, which torch keeps to itself
+    """False if `t` has no values to inspect: on the meta device, in a fake tensor, or while torch.compile traces."""
+    # torch keeps the class of its fake tensors private, hence the exact test of the type
     return not (torch.compiler.is_compiling() or t.is_meta) and type(t) in (Tensor, nn.Parameter)
 
 
 def may_look(t: Tensor) -> bool:
-    """True where a look at the numbers costs nothing: on an accelerator the host would have to wait for them."""
+    """True if inspecting the values is free; on an accelerator the host would have to wait for them."""
     return t.device.type == "cpu" and has_values(t)
 
 
 def usable_device(device: torch.device | str, meta: bool = True) -> torch.device:
-    """`device`, if torch can make a float64 tensor there; `meta`: even one that has shapes only.
+    """`device`, if torch can make a float64 tensor on it; `meta` says whether the meta device will do.
 
     Raises:
-        ValueError: it cannot: torch was built without it, there is none in this machine, or it has no float64.
+        ValueError: this torch or this machine lacks the device, or the device lacks float64.
     """
     try:
         found = torch.empty(0, dtype=torch.float64, device=device)
         if found.is_meta and not meta:
-            raise TypeError("no numbers there")
+            raise TypeError("the meta device holds no values")
         return found.device
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise ValueError(
-            "device must be cpu or cuda, or another where torch can make a float64 tensor on this machine "
+            "device must be cpu or cuda, or another on which torch can make a float64 tensor on this machine "
             f"(Apple's mps has no float64), got {str(device)!r}"
         ) from error

@@ -1,12 +1,10 @@
-"""Data to diffuse: curves in the plane that a network has to learn, mixtures whose every answer is known, images.
+"""Data to diffuse: curves in the plane for a network to learn, mixtures with exact answers, and images.
 
-What is in the plane or on a line is standardised: mean 0 and variance 1 in each coordinate, of the distribution and
-not of the sample, so that the numbers of one draw can be compared with those of another. A diffusion that keeps
-variance then keeps it at 1.
+Data in the plane or on a line are standardised to mean 0 and variance 1 in each coordinate, which a variance-preserving
+diffusion then keeps. These are the moments of the distribution, not of the sample, so that draws can be compared.
 
-The curves are samplers. The mixtures are `GaussianMixture`s: sample them, or ask them for the truth.
-
-Two sets of images come with them, as their authors made them. Their pixels are put on [-1, 1].
+The curves are samplers. The mixtures are `GaussianMixture`s: sample them, or ask them for the truth. The images are
+Fashion-MNIST and CIFAR-10, with pixels scaled to [-1, 1].
 
 >>> generator = torch.Generator().manual_seed(0)
 >>> swiss_roll(1000, generator).shape
@@ -34,19 +32,14 @@ Split = Literal["train", "test"]
 
 
 def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) -> Plane:
-    """n points of a spiral of one and a half turns: angle u ~ U(3 pi / 2, 9 pi / 2), point u (cos u, sin u).
+    """n points of a spiral of one and a half turns: u (cos u, sin u) with u ~ U(3 pi / 2, 9 pi / 2).
+
+    Shape (n, 2), in the default dtype, on the device of the generator (without one, on the CPU).
 
     Args:
-        n: how many, at least 1.
-        generator: where the randomness comes from; the points live on its device (the CPU without one).
-        noise: standard deviation of the blur across the curve, in units of the result, in [0, 1). The curve shrinks
+        n: at least 1, or ValueError.
+        noise: the standard deviation of the blur, in units of the result, in [0, 1), or ValueError. The curve shrinks
             by sqrt(1 - noise^2) to make room, so the variance is 1 at any blur.
-
-    Returns:
-        Shape (n, 2), the default dtype, mean 0 and variance 1 in each coordinate.
-
-    Raises:
-        ValueError: n or noise is out of range.
     """
     n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     return _standardise(_spiral(_uniform(n, generator)), *_SPIRAL_MOMENTS, noise, generator)
@@ -55,12 +48,10 @@ def swiss_roll(n: int, generator: Generator | None = None, noise: float = 0.05) 
 def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
     """The distribution of `swiss_roll`, with exact answers: K equal round humps in a row along its curve.
 
-    The density of `swiss_roll` is an integral over the angle, and this is the midpoint rule for it. The humps must
-    overlap: they lie 13 / K apart and are `noise` wide. At the defaults, log q(x_0) is off by 2e-5 nats on average
-    over the data and by 0.03 at the most, beyond the ends of the curve. Diffusion makes it better still.
-
-    Raises:
-        ValueError: K < 1, or noise outside (0, 1).
+    The density of `swiss_roll` is an integral over the angle; this is its midpoint rule. The humps must overlap: they
+    lie 13 / K apart and are `noise` wide. With the defaults, log q(x_0) is off by 2e-5 nats on average over the data
+    and by at most 0.03, beyond the ends of the curve. Diffusion makes the error smaller still. K < 1, or noise outside
+    (0, 1), is a ValueError.
     """
     K, noise = whole("K", K), number("noise", noise, "(0, 1)")  # at 0 the humps would not overlap
     middles = (torch.arange(K, dtype=torch.float64) + 0.5) / K
@@ -70,10 +61,9 @@ def swiss_roll_mixture(K: int = 1000, noise: float = 0.05) -> GaussianMixture:
 
 
 def two_moons(n: int, generator: Generator | None = None, noise: float = 0.1) -> Plane:
-    """n points of two interlocking half circles, each with probability 1/2.
+    """n points of two interlocking half circles: (cos u, sin u) or (1 - cos u, 1/2 - sin u) with u ~ U(0, pi).
 
-    With u ~ U(0, pi) they are (cos u, sin u) and (1 - cos u, 1/2 - sin u). Arguments, result and errors are those of
-    `swiss_roll`.
+    Arguments, result and errors are those of `swiss_roll`.
     """
     return labelled_moons(n, generator, noise)[0]
 
@@ -81,7 +71,7 @@ def two_moons(n: int, generator: Generator | None = None, noise: float = 0.1) ->
 def labelled_moons(
     n: int, generator: Generator | None = None, noise: float = 0.1
 ) -> tuple[Plane, Int[Tensor, " n"]]:
-    """`two_moons`, and for each point the half circle it is from: 0 the upper one, 1 the lower, int64 of shape (n,)."""
+    """`two_moons`, and the half circle of each point: 0 for the upper, 1 for the lower, int64 of shape (n,)."""
     n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     u = math.pi * _uniform(n, generator)
     upper = torch.stack([u.cos(), u.sin()], dim=1)
@@ -94,23 +84,22 @@ def labelled_moons(
 
 
 def mixture_1d() -> GaussianMixture:
-    """Two humps on the line, unlike in weight and width, so that a sign or a factor gone wrong shows."""
+    """Two humps on a line, of different weight and width, so that a wrong sign or factor shows."""
     weights, means, stds = [0.3, 0.7], [-1.5, 1.0], [0.25, 0.5]
     return _standardised(weights, [[m] for m in means], [[[s**2]] for s in stds])
 
 
 def mixture_2d() -> GaussianMixture:
-    """Three humps in the plane, unlike in weight, tilted and of unlike widths: no symmetry for a slip to hide in."""
+    """Three humps in the plane, of different weights, tilts and widths: no symmetry in which a slip could hide."""
     means = [[-1.5, 0.5], [1.0, 1.0], [0.5, -1.5]]
     covariances = [[[0.30, 0.20], [0.20, 0.20]], [[0.10, -0.05], [-0.05, 0.20]], [[0.50, 0.0], [0.0, 0.04]]]
     return _standardised([0.5, 0.3, 0.2], means, covariances)
 
 
 def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
-    """K equal round humps of standard deviation `std`, evenly on the circle that makes the covariance I.
+    """K equal round humps of standard deviation `std`, evenly spaced on a circle whose radius makes the covariance I.
 
-    Raises:
-        ValueError: K < 3 (a circle needs three points to be round) or std outside (0, 1).
+    K < 3 (with fewer, no circle gives that covariance) or std outside (0, 1) is a ValueError.
     """
     K, std = whole("K", K, 3), number("std", std, "(0, 1)")
     angles = 2 * math.pi / K * torch.arange(K, dtype=torch.float64)
@@ -123,11 +112,7 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
 
 
 def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[Tensor, "n 1 size size"]:
-    """n pictures of a bright disc, square or cross on black, each with its own place and width; values in [-1, 1].
-
-    Raises:
-        ValueError: n < 1 or size < 8.
-    """
+    """n >= 1 pictures of a bright disc, square or cross at a random place on black; values in [-1, 1]; size >= 8."""
     n, size = whole("n", n), whole("size", size, 8)
     kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
     line = torch.linspace(-1, 1, size, device=_device(generator))
@@ -139,7 +124,7 @@ def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[
     return (1 - size * outside).clamp(-1, 1)[:, None]  # an edge one or two pixels wide
 
 
-# ---- photographs of clothes, and of ten other things ----------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------
 
 GARMENTS = (
     "T-shirt",
@@ -153,7 +138,7 @@ GARMENTS = (
     "bag",
     "ankle boot",
 )
-_FASHION_SUMS = {  # of what is inside each file
+_FASHION_SUMS = {  # of the decompressed content
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -164,7 +149,7 @@ _FASHION_MIRRORS = (
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
 )
 _SHIPPED = Path(__file__).parent / "fashion_mnist"  # the test set
-_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # from the package dataset-fashion-mnist
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _CIFAR_SUM = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
@@ -177,20 +162,19 @@ class Images(NamedTuple):
 
 
 def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: bool = False) -> Images:
-    """Fashion-MNIST: 60,000 pictures of clothes to train on and 10,000 to test with, 28 x 28, one channel.
+    """Fashion-MNIST: 60,000 pictures of clothes for training and 10,000 for testing, 28 x 28, one channel.
 
-    The test set comes with the package. The training set is taken from `folder`, from Debian's package
-    dataset-fashion-mnist, or from what was downloaded earlier; otherwise it is downloaded (26 MB).
+    The test set comes with the package. The training set is taken from `folder`, or else from Debian's package
+    dataset-fashion-mnist or an earlier download; failing that, it is downloaded (26 MB).
 
     Args:
         folder: where the training set is, or is downloaded to (default: `diffnotes.download.cache_folder()`).
-        progress: show a bar while downloading.
 
     Raises:
-        ValueError: a file is not the published one, by its SHA-256, or there is no such split.
-        OSError: the files are not here, and no mirror answers.
+        ValueError: a file does not have the published SHA-256, or there is no such split.
+        OSError: the files are not on this machine, and no mirror answers.
 
-    Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT licence. What the labels mean is in `GARMENTS`.
+    Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT licence. `GARMENTS` names the labels.
 
     >>> images, labels = fashion_mnist("test")
     >>> images.shape, float(images.min()), float(images.max()), GARMENTS[int(labels[0])]
@@ -200,12 +184,12 @@ def fashion_mnist(split: Split, *, folder: str | Path | None = None, progress: b
     part = "train" if split == "train" else "t10k"
     images = _fashion_file(f"{part}-images-idx3-ubyte.gz", folder, progress)
     labels = _fashion_file(f"{part}-labels-idx1-ubyte.gz", folder, progress)
-    # before the bytes of an idx file: 4 that say what it is, and 4 for each of its 3 sizes, or 1
+    # the header of an idx file: 4 bytes of magic number, then 4 for each dimension, 3 for images and 1 for labels
     return Images(from_bytes(_bytes(images, 16).reshape(-1, 1, 28, 28)), _bytes(labels, 8).long())
 
 
 def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes:
-    """The content of one of the four files, checked."""
+    """The checked content of one of the four files."""
     elsewhere = [_DEBIAN, cache_folder() / "fashion-mnist"] if folder is None else [Path(folder)]
     places = [place / name for place in (_SHIPPED, *elsewhere)]
     path = next((place for place in places if place.exists()), None)
@@ -216,16 +200,9 @@ def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes
 
 
 def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = False) -> Images:
-    """CIFAR-10: 50,000 colour pictures of ten kinds of things to train on and 10,000 to test with, 32 x 32.
+    """CIFAR-10: 50,000 colour pictures of ten classes for training and 10,000 for testing, 32 x 32.
 
-    Args:
-        folder: where `cifar-10-binary.tar.gz` is, or is downloaded to: 170 MB (default:
-            `diffnotes.download.cache_folder()`).
-        progress: show a bar while downloading.
-
-    Raises:
-        ValueError: the file is not the published one, by its SHA-256, or there is no such split.
-        OSError: the file is not here, and its server does not answer.
+    The one file, `cifar-10-binary.tar.gz`, has 170 MB. Arguments and errors are those of `fashion_mnist`.
 
     Source: Krizhevsky 2009, *Learning multiple layers of features from tiny images*.
     """
@@ -244,12 +221,12 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
 
 
 def from_bytes(pixels: Bytes) -> Float[Tensor, "*shape"]:
-    """Pixels of 0 .. 255 on [-1, 1], float32: k becomes k / 127.5 - 1."""
+    """Pixels 0 .. 255 scaled to [-1, 1], float32: k becomes k / 127.5 - 1."""
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 def to_bytes(x: Float[Tensor, "*shape"]) -> Bytes:
-    """Images on [-1, 1] as pixels of 0 .. 255; values outside are clamped.
+    """Images on [-1, 1] as pixels 0 .. 255; values outside are clamped.
 
     >>> to_bytes(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
     tensor([  0, 128, 255, 255], dtype=torch.uint8)
@@ -267,9 +244,6 @@ def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:
     return torch.frombuffer(writable, dtype=torch.uint8, offset=skip)
 
 
-# ---- small pieces ---------------------------------------------------------------------------------------------
-
-
 def _device(generator: Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
@@ -279,12 +253,12 @@ def _uniform(n: int, generator: Generator | None) -> Tensor:
 
 
 def _spiral(share: Tensor) -> Tensor:
-    """Points of the spiral, given by the share in [0, 1] of its angle."""
+    """Points of the spiral, each at a `share` in [0, 1] of the range of angles."""
     u = math.pi * (1.5 + 3 * share)
     return u[:, None] * torch.stack([u.cos(), u.sin()], dim=1)
 
 
-# the means of u cos u and u sin u, and of their squares, over the angles: integrals by parts
+# the means of u cos u and u sin u, and of their squares, over the angles (integration by parts)
 _SPIRAL_MOMENTS = (
     [2.0, 2 / (3 * math.pi)],
     [39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4],
@@ -292,7 +266,7 @@ _SPIRAL_MOMENTS = (
 
 
 def _shrunk(points: Tensor, mean: list[float], square: list[float], noise: float) -> Tensor:
-    """Points with these first and second moments, moved to mean 0 and shrunk to variance 1 - noise^2."""
+    """Points with these first and second moments, shifted to mean 0 and shrunk to variance 1 - noise^2."""
     m, s = (torch.tensor(v, dtype=points.dtype, device=points.device) for v in (mean, square))
     return math.sqrt(1 - noise**2) * (points - m) / (s - m**2).sqrt()
 
@@ -300,7 +274,7 @@ def _shrunk(points: Tensor, mean: list[float], square: list[float], noise: float
 def _standardise(
     points: Tensor, mean: list[float], square: list[float], noise: float, generator: Generator | None
 ) -> Tensor:
-    """The same, with blur added up to variance 1."""
+    """`_shrunk`, plus blur that brings the variance to 1."""
     blur = torch.randn(points.shape, generator=generator, device=points.device)
     return _shrunk(points, mean, square, noise) + noise * blur
 
@@ -308,7 +282,7 @@ def _standardise(
 def _standardised(
     weights: list[float], means: list[list[float]], covariances: list[list[list[float]]]
 ) -> GaussianMixture:
-    """The mixture with these parts, moved and stretched to mean 0 and variance 1 in each coordinate."""
+    """The mixture of these components, shifted and scaled to mean 0 and variance 1 in each coordinate."""
     w, mu, C = (torch.tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
     raw = GaussianMixture(w, mu, C)
     std = raw.covariance.diagonal().sqrt()

@@ -1,22 +1,20 @@
 """Chapter 4, DDIM: jumps of any length, with as much fresh noise as you like, down to none.
 
-A jump goes from t to any s < t. The noise that x_s must hold, 1 - alpha_bar_s in variance, is shared between two
-sources: `sigma`, which is drawn afresh, and `turn`, which is the noise already there, as the model sees it:
+A jump goes from t to any s < t. The variance of the noise in x_s must be 1 - alpha_bar_s. It has two sources: `sigma`
+times fresh noise, and `turn` times the noise that the model sees in x_t:
 
     turn^2 + sigma^2 = 1 - alpha_bar_s                                                      (ddim-budget)
 
-Put the predicted x_0 into it, and the jump is one line in x_t, the model's eps and a fresh standard normal z:
+With the predicted x_0 put in, the jump is one line in x_t, the model's eps and a fresh standard normal z:
 
     x_s = a x_t + b eps + sigma z,   a = sqrt(alpha_bar_s / alpha_bar_t),   b = turn - a sqrt(1 - alpha_bar_t)
                                                                                             (ddim-affine)
 
-Every share keeps the marginals q(x_t | x_0), which are all that training looked at, so one trained network serves
-them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
+Every split keeps the marginals q(x_t | x_0), which are all that training looks at, so one trained network serves them
+all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
->>> def model(x_t, t):  # the exact one of data that are N(0, I) already, so that x_0 should be x_T
+>>> def model(x_t, t):  # the exact one for data that are already N(0, I), so that x_0 should be x_T
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
 >>> x_T = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
 >>> for steps in (10, 100, 1000):
@@ -37,7 +35,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
-from diffnotes.reverse import check_fits, predict_x0
+from diffnotes.reverse import ask, check_fits, predict_x0
 from diffnotes.schedule import (
     Batch,
     NoisePredictor,
@@ -58,18 +56,13 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
     """The standard deviation of the fresh noise in the jump t -> s (Song, Meng, Ermon 2021, eq. 16).
 
     sigma(eta) = eta sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t)) sqrt(1 - alpha_bar_t / alpha_bar_s), so its *square*
-    is eta^2 times DDPM's beta-tilde. All of it is computed from log alpha_bar, so no digits are lost near the data.
+    is eta^2 times DDPM's beta-tilde. It is computed from log alpha_bar, so no digits are lost near the data.
 
     Args:
-        t, s: T >= t > s >= 0, two ints, or int64 of shape (batch,) both, on the schedule's device.
-        eta: in [0, 1]; or "sigma_hat" for sqrt(1 - alpha_bar_t / alpha_bar_s), the paper's name for the larger noise
-            that DDPM's authors used on CIFAR-10 (its section 5): DDPM's variance "beta", on any sub-sequence.
-
-    Returns:
-        float64, on the schedule's device, of shape () for two ints, else (batch,).
-
-    Raises:
-        ValueError: t and s are not as above (looked at for ints and on the CPU), or eta is not.
+        t, s: T >= t > s >= 0 (checked for ints and on the CPU only), two ints or two int64 tensors of shape (batch,) on
+            the schedule's device; else ValueError. The result, in float64, has shape () or (batch,).
+        eta: in [0, 1]; or "sigma_hat" for sqrt(1 - alpha_bar_t / alpha_bar_s), the larger noise that DDPM's authors
+            used on CIFAR-10 (section 5 of the paper): DDPM's variance "beta", on any sub-sequence. Else ValueError.
 
     >>> schedule = NoiseSchedule.linear(T=1000)
     >>> round(float(ddim_sigma(schedule, t=500, s=499, eta=0.5) ** 2 / schedule.posterior_variances[500]), 12)
@@ -81,10 +74,10 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
 
 
 class DDIMStep(NamedTuple):
-    """The new x, and the three parts that it is the sum of."""
+    """The new x, and the three parts that add up to it."""
 
     x_s: Tensor
-    x0_part: Tensor  # sqrt(alpha_bar_s) times the x_0 that is predicted
+    x0_part: Tensor  # sqrt(alpha_bar_s) times the predicted x_0
     direction_part: Tensor  # turn * eps: back towards x_t
     noise_part: Tensor  # sigma * noise: fresh
 
@@ -100,19 +93,17 @@ def ddim_step(
 ) -> DDIMStep:
     """One jump from t to s (Song, Meng, Ermon 2021, eq. 12), in its three named parts.
 
-    With "sigma_hat" only the fresh noise grows: the direction keeps the factor it has at eta = 1 (their appendix
-    D.3), so x_s then holds more noise than 1 - alpha_bar_s.
+    With "sigma_hat" only the fresh noise grows: the direction keeps its factor of eta = 1 (their appendix D.3), so the
+    noise in x_s then has a variance above 1 - alpha_bar_s.
 
     Args:
-        x_t: shape (batch, ...).
-        eps: the model's noise at (x_t, t), like `x_t`.
-        t, s: T >= t > s >= 0, two ints, or int64 of shape (batch,) both.
-        eta: in [0, 1] or "sigma_hat", see `ddim_sigma`.
-        noise: standard normal, like `x_t`; may be left out where eta is 0.
+        x_t: shape (batch, ...), floating point.
+        eps: the model's noise at (x_t, t), shaped like `x_t`.
+        t, s, eta: see `ddim_sigma`.
+        noise: standard normal, shaped like `x_t`; it may be left out if eta is 0.
 
     Raises:
-        ValueError: `eps` or `noise` is not shaped like `x_t`, `noise` is missing, eta is neither in [0, 1] nor
-            "sigma_hat", or t and s are not valid (looked at for ints and on the CPU).
+        ValueError: a shape or dtype is wrong, `noise` is missing, or what `ddim_sigma` raises.
     """
     _check_jump(schedule, t, s)
     sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
@@ -128,19 +119,19 @@ def ddim_step(
 
 
 def _shares(log_t: Any, log_s: Any, eta: Eta) -> tuple[Any, Any]:
-    """sigma and turn of the jump t -> s from log alpha_bar at both, as Python floats or float64 tensors alike."""
+    """sigma and turn of the jump t -> s, from log alpha_bar at t and s: Python floats or float64 tensors."""
     if not (eta == "sigma_hat" if isinstance(eta, str) else isinstance(eta, Real) and 0 <= eta <= 1):
         raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
     m = math if isinstance(log_t, float) else torch
     noise_t, noise_s = -m.expm1(log_t), -m.expm1(log_s)  # 1 - alpha_bar
     beta = -m.expm1(log_t - log_s)  # (rev-sub-beta)
-    # at eta = 1, sigma is the root of beta-tilde, and turn is what DDPM keeps, as in (rev-posterior-parts)
+    # at eta = 1: sigma is the root of beta-tilde, and turn is what DDPM keeps, as in (rev-posterior-parts)
     most = m.sqrt(noise_s / noise_t * beta)  # (ddim-sigma)
     least = m.exp((log_t - log_s) / 2) * noise_s / m.sqrt(noise_t)
     if eta == "sigma_hat":
         return m.sqrt(beta), least  # (ddim-sigma-hat)
-    # what DDPM keeps, and what eta leaves undrawn: sqrt(1 - alpha_bar_s - sigma^2) as a sum of squares, because the
-    # digits of the difference cancel, and its rounding can leave the root of a negative number
+    # sqrt(1 - alpha_bar_s - sigma^2) as a sum of two squares, what DDPM keeps and what eta leaves undrawn: in the
+    # difference digits cancel, and rounding can make it negative
     return eta * most, m.hypot(least, math.sqrt(1 - eta**2) * most)  # (ddim-budget)
 
 
@@ -161,19 +152,19 @@ def ddim_sample(
     progress: bool = False,
     return_path: bool = False,
 ) -> Float[Tensor, "..."]:
-    """From x_T ~ N(0, I) to x_0 in `steps` jumps, one model call each (Song, Meng, Ermon 2021, section 4).
+    """From x_T ~ N(0, I) to x_0 in `steps` jumps, with one model call each (Song, Meng, Ermon 2021, section 4).
 
-    The last jump adds no noise, whatever eta is, as z = 0 in the last step of algorithm 2 of Ho et al. 2020.
+    The last jump adds no noise, whatever eta is, just as z = 0 in the last step of algorithm 2 of Ho et al. 2020.
 
     Args:
         schedule: on any device; it is read before the first jump, so that no jump waits for an accelerator.
-        model: a noise predictor. What it is given is its own to keep.
-        x_T: shape (batch, ...), any floating type. It is not changed.
-        steps: how many (spread over 1..T by `spacing`), or the times themselves, rising; None takes all T.
+        model: a noise predictor. It may keep the tensors it is given.
+        x_T: shape (batch, ...), any floating type, drawn from N(0, I). It is not changed.
+        steps: how many (spread over 1..T by `spacing`), or the times themselves in rising order; None means all T.
         eta: in [0, 1] or "sigma_hat", see `ddim_sigma`. At 0 no noise is drawn: x_T decides x_0.
         generator: for the noise; on the device of `x_T`.
-        clip: clamp the predicted x_0 to [-clip, clip], and derive eps again from it.
-        progress: show a tqdm bar.
+        clip: clamp the predicted x_0 to [-clip, clip], and derive eps from it anew.
+        progress: show a bar.
         return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
 
     Raises:
@@ -186,24 +177,23 @@ def ddim_sample(
     check_T(schedule, model)
     pairs = schedule.pairs(steps, spacing)  # (t, s), t falling, s = 0 last
     schedule.warn_unless_prior(pairs[0][0])
-    log = schedule.log_alpha_bars.tolist()  # all of them plain numbers from here on
+    log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
     x, path = x_T.clone(), [x_T]
-    for t, s, sigma, turn in tqdm(jumps, desc="sampling", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+    for t, s, sigma, turn in tqdm(jumps, desc="sampling") if progress else jumps:
+        eps = ask(model, x, t)
         if clip is None:
             a = signal[s] / signal[t]
             x = (a * x).add_(eps, alpha=turn - a * noise[t])  # (ddim-affine)
         else:
             x0 = torch.sub(x, eps, alpha=noise[t]) / signal[t]  # (ddim-x0)
             x0 = x0.clamp(-clip, clip).to(x.dtype)
-            eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # again, so that the two fit one another
+            eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # anew, so that it agrees with x0
             x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step)
         if sigma and s > 0:
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x.add_(z, alpha=sigma)  # the last term of both; nobody else holds this x yet
+            x.add_(z, alpha=sigma)  # the last term of both; no one else holds this x yet
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
@@ -222,20 +212,19 @@ def ddim_encode(
 ) -> Float[Tensor, "..."]:
     """From x_0 up to the x_T that `ddim_sample` at eta = 0 takes back to it (Song, Meng, Ermon 2021, section 5.4).
 
-    The same sequence, walked upwards by the same Euler step in (ddim-ode). Each step asks for eps where it stands,
-    going up at the lower end of an interval and coming down at the upper, so the round trip has an error, which
-    falls as 1 / steps. At index 0 there is no noise to see; there the model is asked at 1, the least level it knows.
+    It walks the same times upwards, by the same Euler step for (ddim-ode). Each step evaluates eps where it starts: at
+    the lower end of an interval on the way up, at the upper end on the way down. So the round trip has an error, which
+    falls as 1 / steps. At index 0 there is no noise, so the model is asked at t = 1, the lowest level it knows.
 
-    Args, raises: as `ddim_sample`; the path goes from x_0 to x_T.
+    Arguments and errors are those of `ddim_sample`; the path goes from x_0 to x_T.
     """
     check_fits(x0)
     check_T(schedule, model)
     pairs = schedule.pairs(steps, spacing)[::-1]
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     x, path = x0.clone(), [x0]
-    for t, s in tqdm(pairs, desc="encoding", disable=not progress):
-        eps = model(x, torch.full(x.shape[:1], max(s, 1), device=x.device))
-        check_fits(x, eps=eps)
+    for t, s in tqdm(pairs, desc="encoding") if progress else pairs:
+        eps = ask(model, x, max(s, 1))
         a = signal[t] / signal[s]
         x = (a * x).add_(eps, alpha=noise[t] - a * noise[s])  # (ddim-euler), upwards
         if return_path:
@@ -244,25 +233,23 @@ def ddim_encode(
 
 
 def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
-    """The point at `w` on the arc from `a` (w = 0) to `b` (w = 1), each example turned in its own plane.
+    """The point at `w` on the arc from `a` (w = 0) to `b` (w = 1), example by example.
 
         sin((1 - w) theta) / sin(theta) a + sin(w theta) / sin(theta) b,   theta the angle between a and b
 
-    (Song, Meng, Ermon 2021, appendix D.5.) Where |a| = |b|, so is the length of every point between: noise stays as
-    large as noise is, whereas on the straight line the midpoint of two independent draws is shorter by sqrt(2).
-    The angle is that of the whole example, all of its coordinates taken as one vector.
+    (Song, Meng, Ermon 2021, appendix D.5.) If |a| = |b|, every point in between has that length too: noise stays as
+    large as noise is, whereas the midpoint of two independent draws on the straight line is shorter by sqrt(2).
 
     Args:
-        a, b: shape (batch, ...), the same.
-        w: a number, or one an example, shape (batch,).
+        a, b: shape (batch, ...), the same. Each example counts as one vector.
+        w: a number, or one per example, shape (batch,).
 
     Returns:
-        Like `a`. Parallel vectors, or a zero vector, have theta = 0: the straight line, which is the limit.
+        Shaped like `a`. For parallel vectors, or a zero vector, theta = 0: the straight line, which is the limit.
 
     Raises:
-        ValueError: shapes differ, a tensor is not floating point, w is a number that is not finite, or an example of
-            b points exactly against a, so that no arc is the shortest (looked at on the CPU; on an accelerator such
-            an example is NaN).
+        ValueError: a shape or dtype is wrong, w is not finite, or b points exactly against a in some example, so that
+            no arc is shortest (checked on the CPU; on an accelerator that example becomes NaN).
 
     >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     tensor([[0.7071, 0.7071]])
@@ -292,31 +279,28 @@ ModelAt = Callable[[NoiseSchedule], Callable[[Tensor, Any], Tensor]]  # such as 
 
 
 def sigma_bars(schedule: NoiseSchedule) -> Float64[Tensor, " steps"]:
-    """sigma_bar_t = sqrt((1 - alpha_bar_t) / alpha_bar_t), shape (T + 1,), 0 at index 0: the time of (ddim-ode)."""
+    """sigma_bar_t = sqrt((1 - alpha_bar_t) / alpha_bar_t), shape (T + 1,), 0 at index 0: the time in (ddim-ode)."""
     return torch.expm1(-schedule.log_alpha_bars).sqrt()
 
 
 def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
     """The right-hand side of the probability-flow ODE, d x_bar / d sigma_bar (Song, Meng, Ermon 2021, eq. 14).
 
-    In x_bar = x / sqrt(alpha_bar) and sigma_bar = sqrt((1 - alpha_bar) / alpha_bar) it is the model's eps and nothing
-    else, so that a DDIM jump at eta = 0 is an Euler step.
+    In x_bar = x / sqrt(alpha_bar) and sigma_bar = sqrt((1 - alpha_bar) / alpha_bar) it is simply the model's eps, so a
+    DDIM jump at eta = 0 is an Euler step.
 
     Args:
-        model_at: what gives a noise predictor for any schedule, such as `mixture.eps`. The ODE passes through every
-            level of noise, and a network that was trained at T of them has no field in between.
-        x_bar: shape (batch, ...).
-        sigma_bar: in [0, inf). At 0 x_t is x_0, which knows nothing of the noise: eps is its mean, 0.
-
-    Raises:
-        ValueError: sigma_bar is out of range, or `x_bar` is not floating point.
+        model_at: a function from a schedule to a noise predictor, such as `mixture.eps`: the ODE passes through every
+            noise level, and a network trained at T of them has no field in between.
+        x_bar: shape (batch, ...), floating point, or ValueError.
+        sigma_bar: in [0, inf), or ValueError. At 0, x_t is x_0, which says nothing about the noise: eps is its mean, 0.
     """
     sigma_bar = number("sigma_bar", sigma_bar, "[0, inf)")
     check_batch(x_bar=x_bar)
     if sigma_bar == 0:
         return torch.zeros_like(x_bar)
     one = torch.ones(len(x_bar), dtype=torch.int64, device=x_bar.device)
-    # a schedule of one step whose 1 - alpha_bar is that of sigma_bar
+    # a one-step schedule with this sigma_bar
     beta = torch.tensor([sigma_bar**2 / (1 + sigma_bar**2)], dtype=torch.float64, device=x_bar.device)
     return model_at(NoiseSchedule(beta))(x_bar / math.sqrt(1 + sigma_bar**2), one)  # (ddim-ode)
 
@@ -324,18 +308,15 @@ def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
 def ode_jump(
     schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: int = 0, rtol: float = 1e-10
 ) -> Batch:
-    """Where the ODE itself takes x_t from t to s, down or up: the jump that eta = 0 approaches with ever more steps.
+    """x_s, where the ODE itself takes x_t from t down or up to s: the limit of eta = 0 with ever more steps.
 
-    Solved by SciPy (needed for this function alone) with its eighth-order DOP853, in float64 on the CPU.
+    Solved in float64 on the CPU by the eighth-order DOP853 of SciPy, which only this function needs.
 
     Args:
         model_at: as in `ode_rhs`.
-        x_t: shape (batch, ...).
-        t, s: in 0..T, in any order.
-        rtol: the solver's relative tolerance for x_bar, >= 1e-13; the absolute one is the same number.
-
-    Returns:
-        x_s, float64, on the device of `x_t`.
+        x_t: shape (batch, ...), floating point. The result is float64, on its device.
+        t, s: in 0..T, in either order.
+        rtol: the solver's relative tolerance for x_bar, >= 1e-13; the absolute tolerance is the same number.
 
     Raises:
         ValueError: t, s or rtol is out of range, or `x_t` is not floating point.
@@ -351,7 +332,7 @@ def ode_jump(
 
     def rhs(sigma_bar: float, y: Any) -> Any:
         x = torch.from_numpy(y).reshape(x_bar.shape).to(x_t.device)
-        # before SciPy 1.14 its first, trial step may go beyond the end at 0
+        # before SciPy 1.14 the solver's first trial step may overshoot the end at 0
         return ode_rhs(model_at, x, max(sigma_bar, 0.0)).flatten().cpu().numpy()
 
     with torch.no_grad():
@@ -374,13 +355,13 @@ def dpmpp_2m_sample(
     progress: bool = False,
     return_path: bool = False,
 ) -> Float[Tensor, "..."]:
-    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): the ODE to second order, still one model call a jump.
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): the ODE to second order, still with one model call per jump.
 
-    A DDIM jump holds the predicted x_0 still, while in truth it moves. Here the x_0 of the last two calls are taken
-    as a straight line in lambda, half the log-SNR, and the jump uses the x_0 of its own middle. The first jump has
-    no past and the last, to s = 0, no middle (lambda is infinite there): these two are DDIM's.
+    A DDIM jump holds the predicted x_0 fixed, although it moves. Here the last two predictions are extrapolated along a
+    straight line in lambda, half the log-SNR, to the middle of the jump. The first jump has no past, and the last, to
+    s = 0, has no middle (lambda is infinite there), so these two are DDIM's.
 
-    Args, raises, warns: as `ddim_sample`; `clip` clamps the x_0 that the jump uses.
+    Arguments, errors and warnings are those of `ddim_sample`; `clip` clamps the x_0 that the jump uses.
     """
     check_fits(x_T, clip=clip)
     check_T(schedule, model)
@@ -389,11 +370,10 @@ def dpmpp_2m_sample(
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     log_snr = schedule.log_snr.tolist()  # 2 lambda
     x, path = x_T.clone(), [x_T]
-    x0, h = x_T, math.inf  # nothing was asked before, and that infinitely far back
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    x0, h = x_T, math.inf  # no earlier call: as if infinitely far back
+    for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         before, h_before, h = x0, h, log_snr[s] - log_snr[t]
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+        eps = ask(model, x, t)
         x0 = (torch.sub(x, eps, alpha=noise[t]) / signal[t]).to(x.dtype)  # (ddim-x0)
         weight = h / (2 * h_before) if s > 0 else 0.0
         middle = torch.add(x0, x0 - before, alpha=weight)  # (ddim-2m)
@@ -407,21 +387,18 @@ def dpmpp_2m_sample(
     return torch.stack(path) if return_path else x
 
 
-# ---- what the functions above share -----------------------------------------------------------------------------
-
-
 def _pick(values: Tensor, t: Time) -> Tensor:
     return values.index_select(0, t.long()) if isinstance(t, Tensor) else values.select(0, t)
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
-    """One number, or one an example, in the dtype of `x`, shaped to multiply it."""
+    """One number, or one per example, in the dtype of `x`, shaped to multiply it."""
     values = values.to(x.dtype)
     return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
 
 
 def _check_jump(schedule: NoiseSchedule, t: Time, s: Time) -> None:
-    """ValueError unless T >= t > s >= 0, where looking does not make an accelerator's host wait."""
+    """Raise ValueError unless T >= t > s >= 0, as far as checking does not make an accelerator's host wait."""
     if not isinstance(t, Tensor) and not isinstance(s, Tensor):
         fits = 0 <= whole("s", s, None) < whole("t", t, None) <= schedule.T
     elif isinstance(t, Tensor) and isinstance(s, Tensor) and t.shape == s.shape:

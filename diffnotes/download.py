@@ -1,7 +1,4 @@
-"""One file from the network: tried at several addresses, and checked before it has its name.
-
-Of a .gz file the content can be checked, and not the way it was compressed: mirrors compress anew.
-"""
+"""Download a file from the first address that delivers it, and check it before it gets its name."""
 
 import gzip
 import hashlib
@@ -16,7 +13,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-CHUNK = 2**18  # bytes at a time
+CHUNK = 2**18  # bytes read at a time
 
 
 def cache_folder() -> Path:
@@ -25,24 +22,23 @@ def cache_folder() -> Path:
         return Path(chosen)
     try:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home folder
         cache = tempfile.gettempdir()
     return Path(cache) / "diffnotes"
 
 
 def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progress: bool = False) -> Path:
-    """`path`, downloaded from the first of `urls` that gives what is wanted, unless it is there already.
+    """`path`, downloaded unless it exists, from the first of `urls` that delivers; each is tried twice.
 
-    Where all fail, all are tried once more. The file appears under its own name when it is whole and its SHA-256 right,
-    so several processes may fetch it at once.
+    The file gets its name only when it is whole and its SHA-256 is right, so several processes may fetch it at once.
 
     Args:
-        sha256: of the file, or of its content after decompression where `gz` is set.
+        sha256: of the file, or with `gz` of its decompressed content (mirrors may compress it differently).
         progress: show a bar in bytes.
 
     Raises:
-        ValueError: what was there has another SHA-256.
-        OSError: no address gave what is wanted; the message has the reason of each. Or the folder cannot be written.
+        ValueError: the file exists and has another SHA-256.
+        OSError: every address failed (the message says why), or the folder cannot be written.
     """
     if path.exists():
         check(path, sha256, gz)
@@ -67,11 +63,7 @@ def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progre
 
 
 def check(path: Path, sha256: str, gz: bool = False) -> bytes:
-    """The content of a file, decompressed where `gz` is set, if it is the one that belongs to this SHA-256.
-
-    Raises:
-        ValueError: it is not; the message has both sums.
-    """
+    """The content of a file, decompressed if `gz` is set; a wrong SHA-256 is a ValueError that shows both sums."""
     content = path.read_bytes()
     try:
         content = gzip.decompress(content) if gz else content

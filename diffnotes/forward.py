@@ -2,8 +2,6 @@
 
 The noise is an argument, so every function here is deterministic.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> x0 = torch.ones(1, 3)
 >>> q_sample(schedule, x0, t=500, noise=torch.zeros(1, 3))
@@ -23,13 +21,12 @@ def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Bat
     """One Markov step: x_t drawn from q(x_t | x_{t-1}) with the standard normal `noise` (Ho et al. 2020, eq. 2).
 
     Args:
-        x_prev: x_{t-1}, shape (batch, ...).
-        t: the step's own index, 1..T: an int, or int64 of shape (batch,).
-        noise: z_t, like `x_prev`.
+        x_prev: x_{t-1}, shape (batch, ...), floating point.
+        t: the index of the step, in 1..T: an int, or int64 of shape (batch,).
+        noise: z_t, shaped like `x_prev`.
 
     Raises:
-        ValueError: `noise` is not shaped like `x_prev`, one of them is not floating point, or t is not valid
-            (see `NoiseSchedule.at`).
+        ValueError: a shape or dtype is wrong, or t is invalid (see `NoiseSchedule.at`).
     """
     check_batch(x_prev=x_prev, noise=noise)
     keep, add = schedule.at(schedule.alphas.sqrt(), t, x_prev), schedule.at(schedule.betas.sqrt(), t, x_prev)
@@ -39,14 +36,7 @@ def q_step(schedule: NoiseSchedule, x_prev: Batch, t: Time, noise: Batch) -> Bat
 def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch:
     """All t steps in one jump: x_t drawn from q(x_t | x_0) with the standard normal `noise` (Ho et al. 2020, eq. 4).
 
-    Args:
-        x0: the data, shape (batch, ...).
-        t: 1..T: an int, or int64 of shape (batch,), one an example.
-        noise: epsilon, like `x0`.
-
-    Raises:
-        ValueError: `noise` is not shaped like `x0`, one of them is not floating point, or t is not valid
-            (see `NoiseSchedule.at`).
+    Shapes and errors are those of `q_step`, with the data `x0` in place of `x_prev` and epsilon in place of z_t.
     """
     check_batch(x0=x0, noise=noise)
     signal = schedule.at(schedule.sqrt_alpha_bars, t, x0)
@@ -54,26 +44,19 @@ def q_sample(schedule: NoiseSchedule, x0: Batch, t: Time, noise: Batch) -> Batch
 
 
 def q_marginal(schedule: NoiseSchedule, x0: Batch, t: Time) -> Normal:
-    """The distribution q(x_t | x_0), each coordinate on its own (Ho et al. 2020, eq. 4); batch shape like `x0`.
-
-    Raises:
-        ValueError: `x0` is not floating point, or t is not valid (see `NoiseSchedule.at`).
-    """
+    """q(x_t | x_0), independent in each coordinate, shaped like `x0` (Ho et al. 2020, eq. 4); errors as in `q_step`."""
     check_batch(x0=x0)
     scale = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x0)
     mean = schedule.at(schedule.sqrt_alpha_bars, t, x0) * x0
-    # (fwd-closed-form); validating would make a GPU wait
+    # (fwd-closed-form); validation would make a GPU wait
     return Normal(mean, scale.expand_as(x0), validate_args=False)
 
 
 def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
-    """KL(q(x_T | x_0) || N(0, I)) in nats, one an example, summed over coordinates: how far off the prior still is.
+    """KL(q(x_T | x_0) || N(0, I)) in nats per example, summed over coordinates: L_T of Ho et al. 2020, eq. 5.
 
-    The work is done in float64 whatever the dtype of `x0`: the answer is the small difference of numbers near 1.
-    This is L_T of Ho et al. 2020, eq. 5.
-
-    Raises:
-        ValueError: `x0` is not floating point.
+    Computed in float64 whatever the dtype of `x0`, because it is a small difference of numbers near 1. An `x0` that is
+    not floating point is a ValueError.
     """
     check_batch(x0=x0)
     x = x0.double()

@@ -1,8 +1,7 @@
-"""Asking for one class, and asking for it louder: classifier-free guidance.
+"""Classifier-free guidance: ask for a class, and ask for it more insistently.
 
-A network that was trained with some of its labels dropped answers two questions: what noise is in x_t if it shows class
-y, and what noise is in it if nothing is known. The difference of the two answers is what the label adds, and guidance
-adds more of it.
+A network trained with some labels dropped answers two questions: which noise is in x_t if it shows class y, and which
+noise is in it if nothing is known. The difference between the answers is what the label adds; guidance adds more of it.
 """
 
 from typing import Protocol, runtime_checkable
@@ -20,10 +19,10 @@ class Conditional(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many classes; as a label, this number means "no label"."""
+        """The number of classes; used as a label, it means "no label"."""
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Labels) -> Tensor:
-        """The noise in x_t, given the labels `y`, shape (batch,)."""
+        """The noise in x_t, given labels `y` of shape (batch,)."""
 
 
 def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredictor:
@@ -31,17 +30,17 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
 
     Args:
         model: a network with classes.
-        y: a class for each sample, in 0 .. classes-1; it fixes the batch size.
-        scale: the paper's w, in [-1, inf). 0 is the plain conditional model and -1 the model without a label, each with
-            one call of the network a step; otherwise both are asked, in one call of twice the batch.
+        y: one class per sample, in 0 .. classes-1; it fixes the batch size.
+        scale: the paper's w, in [-1, inf). 0 is the conditional model and -1 the unconditional one, at one call of the
+            network per step; any other value asks for both answers, in one call on twice the batch.
 
     Raises:
-        ValueError: the network has no classes, y is not one of them, or scale is not as above.
+        ValueError: the model has no classes, or `y` or `scale` is not as above.
 
     Source: Ho, Salimans 2022, eq. 6. (Where others write s eps(x, t, y) + (1 - s) eps(x, t), s is 1 + w.)
     """
     if not getattr(model, "classes", 0):
-        raise ValueError(f"model must have classes, got a {type(model).__name__} without")
+        raise ValueError(f"model must have classes, got a {type(model).__name__} without any")
     scale = number("scale", scale, "[-1, inf)")
     check_integers(y=y)
     y = y.long()

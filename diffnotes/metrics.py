@@ -1,15 +1,14 @@
-"""How far samples are from the truth, with a standard error, and how far two true samples are from each other.
+"""Distances between samples and the truth, with standard errors and noise floors.
 
-A distance between two finite samples is never zero, not even where both come from one distribution. So a distance
-means something only beside its noise floor: the same distance, at the same sizes, between two samples of the truth.
+The distance between two finite samples is never zero, even if both come from one distribution. So it means something
+only beside its noise floor: the same distance, at the same sizes, between two samples of the truth.
 
-Standard errors are the jackknife's: leave points out, see how much the distance moves. On average its variance is
-not below the true one (Efron, Stein 1981). It is about right where the distributions differ, and twice the true one
-where they are equal: so a standard error at the floor is 1.4 times too large, and none is too small. (A bootstrap
-would not do: copies of a point lie at distance zero from each other, which moves the distance itself. The Fréchet
-distance knows only means and covariances, which copies leave alone, so there the bootstrap does.)
+Standard errors come from the jackknife: leave points out and see how much the distance moves. On average its variance
+is not below the true one (Efron, Stein 1981). It is about right where the distributions differ, and twice too large
+where they are equal, so at the floor a standard error is 1.4 times too large; none is too small. (A bootstrap would
+not do: copies of a point lie at distance zero from each other, which biases the distance itself. The Fréchet distance
+depends only on means and covariances, which do not mind copies, so there the bootstrap works.)
 
->>> import torch
 >>> generator = torch.Generator().manual_seed(0)
 >>> truth = torch.randn(4000, 2, generator=generator)
 >>> wrong = 1.2 * torch.randn(2000, 2, generator=generator)
@@ -42,7 +41,7 @@ class Estimate(NamedTuple):
     stderr: float
 
     def excess(self, floor: "Estimate") -> float:
-        """How far this lies above `floor`, in standard errors of the difference."""
+        """How far this is above `floor`, in standard errors of the difference."""
         return (self.value - floor.value) / math.hypot(self.stderr, floor.stderr)
 
     def __str__(self) -> str:
@@ -55,17 +54,17 @@ class Estimate(NamedTuple):
 
 
 def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimate:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, in the units of the data (Székely, Rizzo 2013).
+    """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, in the units of the data (Székely, Rizzo 2013).
 
-    It is zero exactly when both distributions are equal. The means run over pairs of different points (U-statistic),
-    so the estimate is unbiased: 0 on average for equal distributions, and below 0 about as often as not.
+    It is zero if and only if the distributions are equal. The means run over pairs of distinct points (a U-statistic),
+    so the estimate is unbiased: for equal distributions 0 on average, and below 0 about as often as above.
 
     Args:
         x, y: points, shapes (n, ...) and (m, ...), n and m >= 3. The work is done in float64.
         rows: how many rows of the table of all distances are in memory at a time.
 
     Raises:
-        ValueError: fewer than three points, rows < 1, or points of different shapes or not floating point.
+        ValueError: points are fewer than three, not floating point or of different shapes, or rows < 1.
     """
     check_points(x, y, at_least=3)
     rows = whole("rows", rows)
@@ -88,19 +87,19 @@ def sliced_wasserstein(
 ) -> Estimate:
     """The sliced Wasserstein distance of order p, in the units of the data (Bonneel et al. 2015), by POT.
 
-    Both samples are projected on random directions; on a line optimal transport pairs sorted points. The distance is
-    the p-th root of the mean cost over the directions. It is above zero even for two samples of one distribution,
-    by an amount that falls with their size, so compare it only with a floor at the same sizes.
+    Both samples are projected onto random directions; on a line, optimal transport pairs sorted points. The distance is
+    the p-th root of the mean cost over the directions. Even for two samples of one distribution it is above zero, by an
+    amount that falls with their size, so compare it only with a floor at the same sizes.
 
     Args:
         x, y: points, shapes (n, ...) and (m, ...), in random order. The work is done in float64.
-        projections: the number of directions. One seed gives one set of them, the same in every call, so the
-            standard error is that of the points, not of the directions.
+        projections: the number of directions. A seed gives the same set in every call, so the standard error is that
+            of the points, not of the directions.
         groups: how many parts of the samples the jackknife leaves out in turn.
 
     Raises:
-        ValueError: groups < 2, fewer points than groups, p < 1, projections < 1, or points of different shapes
-            or not floating point.
+        ValueError: points are fewer than groups, not floating point or of different shapes; groups < 2; or p or
+            projections < 1.
     """
     import ot  # type: ignore[import-untyped]
 
@@ -137,25 +136,22 @@ def frechet_distance(
         |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)),    m and C the mean and covariance of the features
 
     With Inception's features this is the FID. It is a square, in the units of the features squared. Estimated from n
-    points it is too large on average, by an amount that falls as 1 / n, so compare it only with a floor at the same
-    sizes, or with other distances at the same sizes.
+    points it is too large on average, by an amount that falls as 1 / n, so compare it only at equal sizes.
 
-    The standard error is the bootstrap's: features are drawn anew with replacement, from both samples, and the
-    distance taken again. Well above the floor it is about right; at the floor it is up to sqrt(3) times too large,
-    because there the distance is a square of something that is 0 but for noise, and resampling adds as much noise
-    again.
+    The standard error is the bootstrap's: features are redrawn with replacement from both samples, and the distance is
+    computed again. Well above the floor it is about right. At the floor it is up to sqrt(3) times too large: there the
+    distance is the square of something that is zero but for noise, and resampling adds as much noise again.
 
     Args:
         x, y: images or other points, shapes (n, ...) and (m, ...), n and m >= 2.
-        features: from (batch, ...) to (batch, k), such as the `features` of a `Classifier` of this book; None where
-            x and y hold features already, so that many comparisons with one sample take its features once.
-        resamples: how many draws the standard error is from; with 100 it is good to 7%.
-        seed: of these draws.
-        batch: how many points at a time go through `features`.
+        features: from (batch, ...) to (batch, k), such as the `features` of a `Classifier` of this book; None if x and
+            y are features already (compute them once if you compare a sample often).
+        resamples: how many draws (from `seed`) the standard error is computed from; with 100 it is good to 7%.
+        batch: how many points go through `features` at a time.
 
     Raises:
-        ValueError: fewer than two points or resamples, batch < 1, points of different shapes or not floating point
-            (bytes belong on [-1, 1] first), features that are not finite or not one row a point.
+        ValueError: points are fewer than two, not floating point (scale bytes to [-1, 1] first) or of different shapes;
+            resamples < 2; batch < 1; or features are not finite or not one row per point.
     """
     check_points(x, y, at_least=2)
     resamples, seed, batch = (
@@ -176,7 +172,7 @@ def frechet_distance(
 def _gaussian_distance(a: Tensor, b: Tensor) -> Tensor:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features, shapes (n, k) and (m, k), float64."""
     C_a, C_b = _covariance(a), _covariance(b)
-    # the trace of a root is the sum of the roots of the eigenvalues, which are >= 0 but for rounding
+    # the trace of the root is the sum of the roots of the eigenvalues, which are >= 0 up to rounding
     root = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
     apart = (a.mean(0) - b.mean(0)).square().sum()
     distance: Tensor = apart + (C_a + C_b).trace() - 2 * root  # (img-frechet)
@@ -189,12 +185,12 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: Any) -> Estimate:
-    """`distance` between the two halves of `truth`: what a perfect sampler gets at half that size.
+    """`distance` between the two halves of `truth`: what a perfect sampler would get at half that size.
 
     Args:
         distance: `energy_distance`, `sliced_wasserstein` or `frechet_distance`.
-        truth: 2n independent points of the truth, to judge a comparison of n samples with n true points by.
-        options: handed on to `distance`, the same as for the samples.
+        truth: 2n independent true points, if n samples are compared with n true points.
+        options: passed to `distance`, the same as for the samples.
 
     Raises:
         ValueError: an odd number of points, or what `distance` raises.
@@ -207,7 +203,7 @@ def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: An
 
 
 def _distance_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """For each point of x the sum of its distances to y, and for each point of y that to x."""
+    """The summed distances of each point of x to all of y, and of each point of y to all of x."""
     to_y, to_x = [], y.new_zeros(len(y))
     for i in range(0, len(x), rows):
         part = x[i : i + rows]
@@ -219,20 +215,20 @@ def _distance_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int) -> Tensor:
-    """The features of all points, shape (n, k), float64, on the CPU, where the bootstrap's draws are."""
+    """The features of all points, shape (n, k), float64, on the CPU, where the bootstrap draws."""
     parts = [x] if features is None else [features(x[i : i + batch]) for i in range(0, len(x), batch)]
     for part in parts:
         check_floating(features=part)
     found = torch.cat([_points(part).cpu() for part in parts])
     if len(found) != len(x):
-        raise ValueError(f"features must give one row a point, {len(x)} rows, got {len(found)}")
+        raise ValueError(f"features must give one row per point, {len(x)} rows, got {len(found)}")
     if not bool(found.isfinite().all()):
         raise ValueError(f"features must be finite, got {int((~found.isfinite()).sum())} that are not")
     return found
 
 
 def _jackknife(left_out: Tensor) -> Tensor:
-    """The variance of a statistic from its values with each of the parts left out: (k - 1) / k of the square sum."""
+    """The variance of a statistic from its k values with one part left out: (k - 1) / k times their squared spread."""
     return (len(left_out) - 1) * left_out.var(correction=0)
 
 

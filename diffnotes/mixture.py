@@ -1,18 +1,15 @@
-"""The exact oracle: data whose every diffused quantity has a closed form.
+"""The exact oracle: data for which every quantity of diffusion has a closed form.
 
-Diffuse a Gaussian mixture and it stays a Gaussian mixture. So the marginals, the score, E[x_0 | x_t], the best noise
-predictor there can be and the true reverse step q(x_{t-1} | x_t) are all known, and a sampler or a trained network
-can be measured against them. `DataMixture` is the same oracle for a finite data set: N points, each a component of
-no width.
+A diffused Gaussian mixture is still a Gaussian mixture. So the marginals, the score, E[x_0 | x_t], the best possible
+noise predictor and the true reverse step q(x_{t-1} | x_t) are all known, and samplers and trained networks can be
+measured against them. `DataMixture` is the same oracle for a finite data set: N points, each a component of zero width.
 
-One idea does the work. Noise of equal strength in every direction does not turn a Gaussian's axes: where
-C = U diag(lam) U^T, the covariance at t is U diag(alpha_bar_t lam + 1 - alpha_bar_t) U^T. So each C is taken apart
-once, and from then on a Gaussian is d one-dimensional ones side by side, at whatever t each example has.
+One idea does the work. Noise of equal strength in every direction does not turn the axes of a Gaussian: if
+C = U diag(lam) U^T, the covariance at t is U diag(alpha_bar_t lam + 1 - alpha_bar_t) U^T. So each C is decomposed once,
+and from then on a Gaussian is d one-dimensional ones side by side, whatever t each example has.
 
-All work is done in float64, weights as logarithms; answers come back in the dtype of the `x` that was given.
+All work is done in float64, with weights as logarithms; answers have the dtype of the `x` that was given.
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> data = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.full((2, 1, 1), 0.04))
 >>> x_t = torch.tensor([[-0.5], [0.0], [0.5]])
@@ -20,7 +17,7 @@ All work is done in float64, weights as logarithms; answers come back in the dty
 tensor([[-0.1560],
         [ 0.0000],
         [ 0.1560]])
->>> model = data.eps(schedule)  # stands wherever a trained network can stand
+>>> model = data.eps(schedule)  # it can take the place of any trained network
 >>> model(x_t, torch.tensor([500, 500, 500])).shape
 torch.Size([3, 1])
 """
@@ -42,24 +39,24 @@ from diffnotes.arguments import check_floating, has_values, may_look, whole
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
-ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that takes one t for all rows, too
+ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that also takes a single t
 Points = Float[Tensor, "*points dim"]
 PerPoint = Float[Tensor, "*points"]
-Query = tuple[Tensor, Tensor, Tensor]  # x, the factor of x_0 in it and the variance of its noise, row by row
-_TABLE = 2**24  # numbers in the largest table that DataMixture makes: 128 MiB of float64
+Query = tuple[Tensor, Tensor, Tensor]  # per row: x, the factor of x_0 in it, the variance of its noise
+_TABLE = 2**24  # size of the largest table that DataMixture makes: 128 MiB in float64
 
 
 class Oracle(ABC):
-    """What the two exact models have in common."""
+    """What both exact models share."""
 
     @abstractmethod
     def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """E[x_0 | x_t]."""
 
     def eps(self, schedule: NoiseSchedule) -> ExactPredictor:
-        """The best noise predictor there is, `model(x_t, t)` = E[eps | x_t], shaped like `x_t` and in its dtype.
+        """The best noise predictor, `model(x_t, t)` = E[eps | x_t], in the shape and dtype of `x_t`; t may be an int.
 
-        The simple loss reaches its least value at this function. `t` is int64 of shape (batch,), or an int.
+        It minimises the simple loss.
         """
 
         def model(x_t: Batch, t: Time) -> Batch:
@@ -67,14 +64,14 @@ class Oracle(ABC):
             x = x_t.to(torch.float64)
             signal = schedule.at(schedule.sqrt_alpha_bars, t, x)
             noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
-            # x_t = signal x_0 + noise eps, and so are the expectations of both sides given x_t
+            # take the expectation, given x_t, of both sides of x_t = signal x_0 + noise eps
             return ((x - signal * self.denoise(schedule, x, t)) / noise).to(x_t.dtype)
 
         model.T = schedule.T  # type: ignore[attr-defined]  # see `check_T`
         return model
 
     def to(self: AnOracle, device: torch.device | str) -> AnOracle:
-        """The same oracle with its tensors on `device` (float64: not to be had on Apple's mps)."""
+        """The same oracle on `device`, which must have float64 (Apple's mps does not)."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -86,17 +83,17 @@ class GaussianMixture(Oracle):
     """x_0 ~ sum_k w_k N(mu_k, C_k), and what diffusion makes of it.
 
     Args:
-        weights: w, shape (K,), none negative, summing to 1.
+        weights: w, shape (K,), non-negative, summing to 1.
         means: mu, shape (K, d).
-        covariances: C, shape (K, d, d), symmetric, positive semidefinite. Zero makes component k the point mu_k:
-            it has no density at t = 0 and has one at every t >= 1.
+        covariances: C, shape (K, d, d), symmetric, positive semidefinite. If C_k = 0, component k is the point mu_k,
+            without a density at t = 0 and with one at every t >= 1.
 
     Raises:
-        ValueError: a tensor is not floating point, shapes or devices do not fit together, a number is not finite, or
-            a condition above fails by more than the rounding of the dtype that was given.
+        ValueError: a dtype is not floating point, shapes or devices do not match, a number is not finite, or a
+            condition above fails by more than the rounding of the given dtype.
 
-    `x` has shape (..., d), `x_t` shape (batch, d), and t is as `NoiseSchedule.at` takes it. Every method raises
-    ValueError where x is not floating point, the last dimension is not d, t is out of range or devices differ.
+    In the methods, `x` has shape (..., d), `x_t` has shape (batch, d), and t is as in `NoiseSchedule.at`; anything
+    else, and a tensor that is not floating point or is on another device, is a ValueError.
     """
 
     def __init__(
@@ -112,9 +109,9 @@ class GaussianMixture(Oracle):
         self.weights = weights / weights.sum()
         self._log_weights = self.weights.log()
         lam, self._axes = torch.linalg.eigh(self.covariances)
-        least = _rounding(lam) * lam.amax(1, keepdim=True)  # eigh cannot tell smaller ones from zero
+        least = _rounding(lam) * lam.amax(1, keepdim=True)  # eigh cannot tell less from zero
         self._lam = torch.where(lam > least, lam, 0.0)
-        self._all_axes: Tensor = self._axes.mT.flatten(0, 1)  # (K d, d), an axis a row
+        self._all_axes: Tensor = self._axes.mT.flatten(0, 1)  # (K d, d), one axis per row
         self._centres = torch.einsum("kd,kde->ke", self.means, self._axes)
 
     # ---- the data itself ----------------------------------------------------------------------------------
@@ -134,16 +131,16 @@ class GaussianMixture(Oracle):
         return self._law.covariance_matrix
 
     def sample(self, n: int, generator: Generator | None = None) -> Float[Tensor, "n dim"]:
-        """n independent draws, float64, on the mixture's device (where `generator` must live too)."""
+        """n independent draws, float64, on the mixture's device, which must also be the generator's."""
         return self._law.sample(torch.Size([whole("n", n)]), generator)
 
     def log_prob(self, x: Points) -> PerPoint:
-        """log q(x) in nats. Raises ValueError where a covariance is singular: no density."""
+        """log q(x) in nats; ValueError if a covariance is singular, as there is no density then."""
         _need_density(self._lam)
         return self._joint(self._points(x), 1.0, 0.0)[0].logsumexp(-1).to(x.dtype)
 
     def score(self, x: Points) -> Points:
-        """grad_x log q(x). Raises ValueError where a covariance is singular: no density."""
+        """grad_x log q(x); ValueError if a covariance is singular, as there is no density then."""
         _need_density(self._lam)
         log_joint, residual, variances = self._joint(self._points(x), 1.0, 0.0)
         pull = _softmax(log_joint).unsqueeze(-1) * residual / variances
@@ -160,22 +157,22 @@ class GaussianMixture(Oracle):
         )
 
     def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch K"]:
-        """q(k | x_t): how probable it is that x_0 came from component k."""
+        """q(k | x_t), the probability that x_0 came from component k."""
         x = self._points(x_t)
         return _softmax(self._joint(x, *_level(schedule, x.unsqueeze(-1), t))[0]).to(x_t.dtype)
 
     def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
-        """E[x_0 | x_t]: what each component would say, averaged by how probable the component is."""
+        """E[x_0 | x_t]: the mean given each component, averaged with the probability of the component."""
         x = self._points(x_t)
         signal, noise = _level(schedule, x.unsqueeze(-1), t)
         log_joint, residual, variances = self._joint(x, signal, noise)
         r = _softmax(log_joint)
-        # how far x_0 lies from mu_k along each axis, on average
+        # the mean offset of x_0 from mu_k along each axis
         shift = r.unsqueeze(-1) * residual * (signal * self._lam / variances)
         return (r @ self.means + shift.flatten(-2) @ self._all_axes).to(x_t.dtype)
 
     def denoise_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "SeededMixture":
-        """q(x_0 | x_t) whole, as `reverse_posterior` gives q(x_{t-1} | x_t); `denoise` is its mean."""
+        """q(x_0 | x_t) as a distribution, like `reverse_posterior`; `denoise` is its mean."""
         x = self._points(x_t)
         return self._earlier(x, 1.0, 0.0, *_level(schedule, x.unsqueeze(-1), t), x_t.dtype)
 
@@ -188,8 +185,7 @@ class GaussianMixture(Oracle):
     def denoise_variance(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> PerExample:
         """E[||x_0 - E[x_0 | x_t]||^2 | x_t], the trace of `denoise_covariance`.
 
-        Times alpha_bar_t / (1 - alpha_bar_t) it is E[||eps - E[eps | x_t]||^2 | x_t], the part of the simple loss that
-        no network can remove.
+        Times the SNR it is E[||eps - E[eps | x_t]||^2 | x_t], the part of the simple loss that no network can remove.
         """
         return self.denoise_posterior(schedule, self._points(x_t), t).variance.sum(-1).to(x_t.dtype)
 
@@ -198,19 +194,19 @@ class GaussianMixture(Oracle):
 
         Returns:
             A `MixtureSameFamily` of batch shape (batch,) and event shape (d,), in the dtype of `x_t`, whose `sample`
-            also takes a generator. At t = 1 it is q(x_0 | x_1): where a covariance is singular that has samples, a
-            mean and a variance, but no density, and its `log_prob` raises ValueError.
+            also takes a generator. At t = 1 it is q(x_0 | x_1), whose `log_prob` raises ValueError if a covariance is
+            singular.
         """
         x = self._points(x_t)
         before, step = _level(schedule, x.unsqueeze(-1), t, back=1), _kernel(schedule, x.unsqueeze(-1), t)
         return self._earlier(x, *before, *step, x_t.dtype)
 
-    # ---- the two computations behind them all -------------------------------------------------------------
+    # ---- the two computations behind all of this ----------------------------------------------------------
 
     def _joint(
         self, x: Tensor, signal: Tensor | float, noise: Tensor | float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of signal * x_0 + sqrt(noise) * eps at x: log q(x, k), and along each axis of k the residual and variance."""
+        """For x = signal x_0 + sqrt(noise) eps: log q(x, k), and the residual and variance along each axis of k."""
         turned = (x @ self._all_axes.T).reshape(*x.shape[:-1], *self.means.shape)
         residual = turned - signal * self._centres
         variances = signal**2 * self._lam + noise
@@ -234,7 +230,7 @@ class GaussianMixture(Oracle):
         return SeededMixture(*(v.to(dtype) for v in (log_r, loc, self._axes, share * prior)))
 
     def _points(self, x: Tensor) -> Tensor:
-        """`x` in float64, once it is known to fit."""
+        """`x` in float64, checked."""
         check_floating(x=x)
         if x.shape[-1:] != self.means.shape[1:]:
             raise ValueError(f"x must have shape (..., {self.means.shape[1]}), got {tuple(x.shape)}")
@@ -245,26 +241,21 @@ class GaussianMixture(Oracle):
 class DataMixture(Oracle):
     """The oracle for a finite data set: x_0 is one of N given examples, each with probability 1/N.
 
-    q(x_t) is then N equal round Gaussians, and the best denoiser averages the examples with weights softmax(-distance^2
-    / 2 (1 - alpha_bar_t)). That is softmax attention, with x_t as the query and the data as keys and values. As t
-    falls to 1 the largest weight takes all, and what comes back is the nearest example.
+    q(x_t) is then a mixture of N equal round Gaussians, and the best denoiser averages the examples with the weights
+    softmax(-distance^2 / 2 (1 - alpha_bar_t)). That is softmax attention, with x_t as the query and the data as keys
+    and values. As t falls to 1 the largest weight takes all, and the answer is the nearest example.
 
     Args:
-        x0: the data, shape (N, ...), a floating dtype. A float64 copy is kept beside it.
+        x0: the data, shape (N, ...), N >= 1, floating point, finite (or ValueError). A float64 copy is kept beside it.
 
-    Raises:
-        ValueError: no example, no event dimension, not floating, or a number that is not finite.
-
-    `x_t` has shape (batch, ...) with the events of `x0`, and t is as `NoiseSchedule.at` takes it; else ValueError.
-    Memory: the batch is taken in slices, so that a table of distances has at most 2^24 numbers (128 MiB; a few exist
+    In the methods, `x_t` is a batch of examples shaped as in `x0`, and t is as in `NoiseSchedule.at`; else ValueError.
+    The batch is worked through in slices, so that a table of distances has at most 2^24 entries (128 MiB; a few exist
     at a time), or one row of N.
 
-    >>> import torch
-    >>> from diffnotes.schedule import NoiseSchedule
     >>> images = torch.rand(100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     >>> data = DataMixture(images)
     >>> schedule = NoiseSchedule.linear(T=1000)
-    >>> torch.allclose(data.denoise(schedule, images[:3], t=1), images[:3])  # at t = 1 it knows them by heart
+    >>> torch.allclose(data.denoise(schedule, images[:3], t=1), images[:3])  # at t = 1 it knows them all
     True
     """
 
@@ -283,7 +274,7 @@ class DataMixture(Oracle):
         self._half_norms = torch.einsum("nd,nd->n", self._rows, self._rows) / 2
 
     def sample(self, n: int, generator: Generator | None = None) -> Batch:
-        """n examples drawn with replacement, in the dtype of `x0`, on its device (where `generator` must live too)."""
+        """n examples drawn with replacement, in the dtype of `x0`; the generator must be on its device."""
         i = torch.randint(len(self.x0), (whole("n", n),), generator=generator, device=self.x0.device)
         return self.x0.index_select(0, i)
 
@@ -300,11 +291,11 @@ class DataMixture(Oracle):
         return (-self.eps(schedule)(x, t) / noise).to(x_t.dtype)
 
     def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch N"]:
-        """q(i | x_t): how probable it is that x_t was made from example i."""
+        """q(i | x_t), the probability that x_t was made from example i."""
         return self._by_rows(lambda log_p: log_p.softmax(1), self._query(schedule, x_t, t)).to(x_t.dtype)
 
     def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
-        """E[x_0 | x_t]: the examples, averaged by how probable each is."""
+        """E[x_0 | x_t]: the average of the examples, each weighted by its probability."""
         mean = self._by_rows(lambda log_p: log_p.softmax(1) @ self._rows, self._query(schedule, x_t, t))
         return (mean + self._centre).reshape(x_t.shape).to(x_t.dtype)
 
@@ -315,15 +306,15 @@ class DataMixture(Oracle):
             r = log_p.softmax(1)
             return 2 * (r @ self._half_norms) - (r @ self._rows).square().sum(1)
 
-        # a difference of like numbers, which rounding may leave just below zero
+        # rounding may leave this difference of similar numbers just below zero
         return self._by_rows(variance, self._query(schedule, x_t, t)).clamp(min=0).to(x_t.dtype)
 
     def reverse_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "DataPosterior":
-        """The true reverse step q(x_{t-1} | x_t): an object with `sample(generator)`, `log_prob(x)` and `mean`."""
+        """The true reverse step q(x_{t-1} | x_t), with `sample(generator)`, `log_prob(x)` and `mean`."""
         return DataPosterior(self, schedule, x_t, t)
 
     def _query(self, schedule: NoiseSchedule, x_t: Tensor, t: Time) -> Query:
-        """`x_t` as float64 rows, with its sqrt(alpha_bar) and 1 - alpha_bar, one a row."""
+        """`x_t` as float64 rows, with sqrt(alpha_bar) and 1 - alpha_bar for each row."""
         x = self._as_rows(x_t)
         signal, noise = _level(schedule, x, t)
         return x, signal.expand(len(x), 1), noise.expand(len(x), 1)
@@ -336,7 +327,7 @@ class DataMixture(Oracle):
         return x.flatten(1).to(torch.float64)
 
     def _by_rows(self, reduce: Callable[..., Tensor], *queries: Query) -> Tensor:
-        """`reduce` of the (batch, N) tables of `_log_normal`, one a query, a bounded slice of the batch at a time."""
+        """`reduce` of the (batch, N) tables of `_log_normal`, one per query, a bounded slice of the batch at a time."""
         size = max(1, _TABLE // len(self.x0))
         slices = zip(*(zip(*(torch.split(v, size) for v in q), strict=True) for q in queries), strict=True)
         return torch.cat([reduce(*(self._log_normal(*q) for q in group)) for group in slices])
@@ -346,8 +337,8 @@ class DataMixture(Oracle):
 
         ||x - signal x_i||^2 is multiplied out, so that one matrix product does the work. In float64 that is accurate:
         a product of length D is off by at most D 2^-53 |x| |x_i|, which for D = 784 numbers of order 1 and a noise of
-        1e-4 is 7e-7 nats at the very worst (in float32 it would be 400). Both are taken from the data's centre, so
-        that an offset common to all examples costs nothing.
+        1e-4 is 7e-7 nats at worst (in float32 it would be 400). Both are measured from the centre of the data, so an
+        offset common to all examples costs nothing.
         """
         x = x - signal * self._centre
         cross = (x * (signal / noise)) @ self._rows.T - signal**2 / noise * self._half_norms
@@ -358,7 +349,7 @@ class DataMixture(Oracle):
 class DataPosterior:
     """q(x_{t-1} | x_t) of a `DataMixture`: example i with probability q(i | x_t), then q(x_{t-1} | x_t, x_0 = x_i).
 
-    It is no `MixtureSameFamily`, since that would hold batch x N component means, each the size of an example.
+    A `MixtureSameFamily` would have to hold batch x N means, each the size of an example.
     """
 
     def __init__(self, data: DataMixture, schedule: NoiseSchedule, x_t: Batch, t: Time) -> None:
@@ -372,13 +363,13 @@ class DataPosterior:
 
     @property
     def mean(self) -> Batch:
-        """E[x_{t-1} | x_t], shaped like x_t."""
+        """E[x_{t-1} | x_t], shaped like `x_t`."""
         data = self._data
         x0 = data._by_rows(lambda log_p: log_p.softmax(1) @ data._rows, self._query) + data._centre
         return self._shaped(self._shift + self._scale * x0)
 
     def sample(self, generator: Generator | None = None) -> Batch:
-        """One draw an example, shaped like x_t; `generator` lives on its device."""
+        """One draw per example, shaped like `x_t`; the generator must be on its device."""
         data = self._data
 
         def pick(log_p: Tensor) -> Tensor:
@@ -389,10 +380,10 @@ class DataPosterior:
         return self._shaped(self._shift + self._scale * x0 + self._variance.sqrt() * z)
 
     def log_prob(self, x: Batch) -> PerExample:
-        """log q(x_{t-1} = x | x_t) in nats, one an example.
+        """log q(x_{t-1} = x | x_t) in nats per example.
 
         Raises:
-            ValueError: `x` is not shaped like x_t, or a t is 1, where q is a sum of points and has no density.
+            ValueError: `x` is not shaped like `x_t`, or some t is 1, where q consists of points and has no density.
         """
         check_floating(x=x)
         if x.shape != self._like.shape:
@@ -410,10 +401,9 @@ class DataPosterior:
 
 
 class Gaussians(Distribution):
-    """A family of Gaussians N(loc, U diag(variances) U^T), given by its axes U; a variance may be zero.
+    """Gaussians N(loc, U diag(axis_variances) U^T), where the columns of `axes` U are orthonormal.
 
-    Args:
-        loc: (..., K, d).  axes: (K, d, d), columns orthonormal.  axis_variances: (..., K, d) or (K, d).
+    `loc` is (..., K, d), `axes` (K, d, d), `axis_variances` (..., K, d) or (K, d); a variance may be zero.
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
@@ -437,10 +427,7 @@ class Gaussians(Distribution):
 
 
 class SeededMixture(MixtureSameFamily):
-    """A `torch.distributions.MixtureSameFamily` of `Gaussians` whose `sample` takes a generator.
-
-    `log_prob`, `mean` and `variance` (of each coordinate) are those of torch.
-    """
+    """A `torch.distributions.MixtureSameFamily` of `Gaussians` whose `sample` takes a generator."""
 
     component_distribution: Gaussians
     mixture_distribution: Categorical
@@ -452,7 +439,7 @@ class SeededMixture(MixtureSameFamily):
     def sample(
         self, sample_shape: Sequence[int] = torch.Size(), generator: Generator | None = None
     ) -> Tensor:
-        """Draws of shape sample_shape + batch_shape + event_shape: a component each, then a point of it."""
+        """Draws of shape sample_shape + batch_shape + event_shape: first a component, then a point of it."""
         part, weights = self.component_distribution, self.mixture_distribution.probs
         shape = self._extended_shape(torch.Size(sample_shape))
         n, K = torch.Size(sample_shape).numel(), weights.shape[-1]
@@ -466,14 +453,11 @@ class SeededMixture(MixtureSameFamily):
 
     @property
     def covariance_matrix(self) -> Tensor:
-        """The covariance, (..., d, d): the mean of the components' covariances plus the covariance of their means."""
+        """The covariance, (..., d, d): the mean covariance of the components plus the covariance of their means."""
         part, r = self.component_distribution, self.mixture_distribution.probs
         apart = part.loc - self.mean.unsqueeze(-2)
         within = torch.einsum("...k,...ke,kde,kfe->...df", r, part.axis_variances, part.axes, part.axes)
         return within + torch.einsum("...k,...kd,...kf->...df", r, apart, apart)
-
-
-# ---- small pieces ---------------------------------------------------------------------------------------------
 
 
 def _level(schedule: NoiseSchedule, x: Tensor, t: Time, back: int = 0) -> tuple[Tensor, Tensor]:
@@ -488,9 +472,9 @@ def _kernel(schedule: NoiseSchedule, x: Tensor, t: Time) -> tuple[Tensor, Tensor
 
 
 def _bayes(prior: Tensor, keep: Tensor, add: Tensor) -> tuple[Tensor, Tensor]:
-    """From x_s ~ N(m, prior) and x_t = keep * x_s + sqrt(add) * z, in one dimension, to x_s given x_t.
+    """Gain and share of x_s given x_t, in one dimension, if x_s ~ N(m, prior) and x_t = keep * x_s + sqrt(add) * z.
 
-    It is N(m + gain * (x_t - keep * m), share * prior), which is N(share * m + gain * x_t, share * prior).
+    x_s given x_t is N(m + gain * (x_t - keep * m), share * prior), or N(share * m + gain * x_t, share * prior).
     """
     total = keep**2 * prior + add
     return keep * prior / total, add / total  # gain, share
@@ -499,16 +483,16 @@ def _bayes(prior: Tensor, keep: Tensor, add: Tensor) -> tuple[Tensor, Tensor]:
 def _log_normal(residual: Tensor, variances: Tensor) -> Tensor:
     """The log-density of independent coordinates, summed over the last dimension."""
     terms = residual**2 / variances + (2 * math.pi * variances).log()
-    return terms @ terms.new_full(terms.shape[-1:], -0.5)  # over few coordinates, far faster than a sum
+    return terms @ terms.new_full(terms.shape[-1:], -0.5)  # for few coordinates far faster than a sum
 
 
 def _softmax(log_weights: Tensor) -> Tensor:
-    """softmax over the last dimension; over few components this form is several times faster than torch's."""
+    """softmax over the last dimension; for few components several times faster than torch's."""
     return (log_weights - log_weights.logsumexp(-1, keepdim=True)).exp()
 
 
 def _rounding(x: Tensor) -> float:
-    """The relative rounding of sums over the last dimension, in the dtype of x."""
+    """The relative rounding error of sums over the last dimension, in the dtype of x."""
     return x.shape[-1] * torch.finfo(x.dtype).eps
 
 
@@ -541,6 +525,6 @@ def _same_device(x: Tensor, *others: Tensor) -> None:
 
 
 def _need_density(variances: Tensor) -> None:
-    """Looked at on the CPU alone, as a t is: on an accelerator it would make the host wait."""
+    """Raise ValueError if a variance is 0; checked on the CPU only, since on an accelerator the host would wait."""
     if may_look(variances) and bool((variances <= 0).any()):
-        raise ValueError("there is no density where a variance is 0: diffuse to some t >= 1 first")
+        raise ValueError("there is no density where a variance is 0: diffuse to a t >= 1 first")

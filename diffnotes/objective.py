@@ -1,13 +1,11 @@
 """Chapter 3, the training objective: the variational bound, term by term, and what L_simple makes of it.
 
-All terms are in nats, one an example, summed over coordinates. The bound on -log p_theta(x_0) is
+All terms are in nats per example, summed over coordinates. The bound on -log p_theta(x_0) is
 
     L_T + (L_{T-1} + .. + L_1) + L_0,    L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)) for t = 2..T
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=100)
->>> def model(x_t, t):  # the exact one for data that are N(0, I)
+>>> def model(x_t, t):  # the exact one for N(0, I) data
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
 >>> generator = torch.Generator().manual_seed(0)
 >>> x0 = torch.randn(2000, 1, generator=generator, dtype=torch.float64)
@@ -48,20 +46,19 @@ Decoder = Literal["gaussian", "discrete"]
 def simple_loss(
     schedule: NoiseSchedule, model: NoisePredictor, x0: Batch, t: Time, noise: Batch
 ) -> PerExample:
-    """L_simple (Ho et al. 2020, eq. 14): the squared error of the predicted noise, one number an example.
+    """L_simple (Ho et al. 2020, eq. 14): the squared error of the predicted noise, one number per example.
 
-    It is averaged over coordinates, so it does not grow with the size of an image: a model that answers 0 has about
-    1. Its mean over the batch, with t uniform on 1..T, is the training loss. Gradients flow to the model.
+    It is averaged over coordinates, so it does not grow with the size of an image: for a model that answers 0 it is
+    about 1. Its mean over a batch, with t uniform on 1..T, is the training loss. Gradients flow to the model.
 
     Args:
         model: a noise predictor.
-        x0: the data, shape (batch, ...).
-        t: 1..T: an int, or int64 of shape (batch,), one an example.
-        noise: epsilon, standard normal, like `x0`.
+        x0: the data, shape (batch, ...), floating point.
+        t: in 1..T: an int, or int64 of shape (batch,).
+        noise: epsilon, standard normal, shaped like `x0`.
 
     Raises:
-        ValueError: `noise` or the model's eps is not shaped like `x0`, or not floating point; t is not valid; or the
-            model is made for another T.
+        ValueError: a shape or dtype is wrong, also of the model's eps; t is invalid; or the model is for another T.
     """
     check_T(schedule, model)
     eps = model(q_sample(schedule, x0, t, noise), per_example(t, schedule.T, x0))
@@ -71,10 +68,10 @@ def simple_loss(
 
 @dataclass(frozen=True, eq=False)
 class VLBTerms:
-    """The terms of the variational bound, float64, nats, one an example (Ho et al. 2020, eq. 5).
+    """The terms of the variational bound, float64, in nats per example (Ho et al. 2020, eq. 5).
 
-    L_T is exact; of the others, each is for one draw of x_t, so unbiased. `ts` says which t the columns of L_t
-    belong to: column i holds L_{t-1} for t = ts[i].
+    L_T is exact; each of the others is an unbiased estimate from one draw of x_t. Column i of L_t holds L_{t-1} for
+    t = ts[i].
     """
 
     L_T: PerExample
@@ -85,7 +82,7 @@ class VLBTerms:
 
     @property
     def bound(self) -> PerExample:
-        """The whole bound. With a part of the ts it stands for all T - 1 by its mean: unbiased for random ones."""
+        """The whole bound. If `ts` is a part of 2..T, its mean stands for all: unbiased if it was drawn at random."""
         steps = self.L_t.mean(1) * (self.T - 1) if self.ts else 0
         return self.L_T + steps + self.L_0  # (obj-vlb)
 
@@ -103,26 +100,24 @@ def vlb_terms(
     chunk: int = 1,
     generator: torch.Generator | None = None,
 ) -> VLBTerms:
-    """The terms of the variational bound on -log p_theta(x_0), for evaluation: no gradients are kept.
+    """The terms of the variational bound on -log p_theta(x_0), without gradients, for evaluation.
 
-    The model sees x_t in the dtype of `x0`; all else is float64.
+    The model sees x_t in the dtype of `x0`; everything else is float64.
 
     Args:
-        model: a noise predictor, called T times at most.
-        x0: the data, shape (batch, ...).
-        variance: sigma_t^2 of p_theta, see `reverse_variance`. For L_0 "posterior" means beta-tilde_2, as in the
-            code of Ho et al. 2020: beta-tilde_1 = 0 would make a decoder that is never right (beta_1 if T = 1).
-        decoder: p_theta(x_0 | x_1): "gaussian", a density, for continuous data; "discrete", for data on `levels`
-            levels from -1 to 1, see `discrete_log_prob`.
-        ts: the t in 2..T of the terms L_{t-1} that are wanted, None for all.
-        chunk: how many t go through the model in one call, as a batch of chunk * batch. More is faster on an
-            accelerator and takes more memory; the draws do not depend on it.
-        generator: for the noise of x_t; on the device of `x0`.
+        model: a noise predictor, called at most T times.
+        x0: the data, shape (batch, ...), floating point.
+        variance: sigma_t^2 of p_theta, see `reverse_variance`. In L_0 "posterior" means beta-tilde_2 (beta_1 if T = 1),
+            as in the code of Ho et al. 2020: with beta-tilde_1 = 0 the decoder would never be right.
+        decoder: p_theta(x_0 | x_1): "gaussian", a density, or "discrete", for data on `levels` (`discrete_log_prob`).
+        ts: the t in 2..T whose L_{t-1} are wanted; None means all.
+        chunk: how many t share one model call, as a batch of chunk * batch. More is faster on an accelerator and takes
+            more memory; the draws stay the same.
+        generator: for the noise in x_t, on the device of `x0`.
 
     Raises:
-        ValueError: `x0` is not floating point; `variance`, `decoder`, `ts`, `chunk` or `generator` is off; the model
-            is made for another T, or its eps is not shaped like x_t; for the discrete decoder also `x0` or `levels`,
-            see `discrete_log_prob`.
+        ValueError: an argument is not as above, the model is for another T, or its eps is not shaped like x_t; with the
+            discrete decoder also what `discrete_log_prob` raises.
     """
     check_T(schedule, model)
     check_batch(x0=x0)
@@ -138,7 +133,7 @@ def vlb_terms(
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:
         """x_0, x_t and t for all examples at each of `ts`, and p_theta(x_{t-1} | x_t) there."""
         t = torch.cat([per_example(t, schedule.T, x0) for t in ts])
-        # in the order of the values, whatever the strides of x0
+        # drawn in the order of the values, whatever the strides of x0
         fresh = [torch.empty_like(x0, memory_format=torch.contiguous_format) for _ in ts]
         noise = torch.cat([z.normal_(generator=generator) for z in fresh])
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
@@ -164,21 +159,21 @@ def vlb_terms(
 
 
 def discrete_log_prob(x0: Batch, mean: Batch, std: Tensor, levels: int = 256) -> Batch:
-    """log p(x_0), nats a coordinate, of data on `levels` levels from -1 to 1 (Ho et al. 2020, eq. 13).
+    """log p(x_0), in nats per coordinate, for data on `levels` levels from -1 to 1 (Ho et al. 2020, eq. 13).
 
-    A level's probability is the mass that N(mean, std^2) has in its bin, of width 2 / (levels - 1) around it. The
-    two outermost bins are open to infinity, so the probabilities of all levels sum to one. As a difference of two
-    normal integrals near 1 the mass of a far bin would lose its digits; as one of their logarithms it keeps them.
-    Bins above the mean are mirrored below it, because log Phi(z) rounds to 0 for z > 38, but is fine for any z < 0.
+    The probability of a level is the mass of N(mean, std^2) in the bin of width 2 / (levels - 1) around it. The two
+    outermost bins extend to infinity, so the probabilities sum to one. A difference of normal integrals near 1 would
+    lose the digits of a far bin; the difference of their logarithms keeps them. Bins above the mean are mirrored below
+    it, because log Phi(z) rounds to 0 for z > 38 but is accurate for every z < 0.
 
     Args:
-        x0: shape (batch, ...), at the levels.
-        mean: like `x0`.
+        x0: shape (batch, ...), on the levels.
+        mean: shaped like `x0`.
         std: > 0, of a shape that broadcasts to `x0`.
 
     Raises:
-        ValueError: levels < 2; `mean` is not shaped like `x0`; std <= 0, or a value of `x0` off the levels by more than
-            0.001 of a bin (looked at on the CPU only: on an accelerator it would make the host wait).
+        ValueError: levels < 2; shapes differ; std <= 0, or a value of `x0` is off the levels by more than 0.001 of a
+            bin (both checked on the CPU only, since on an accelerator the host would wait).
     """
     levels = whole("levels", levels, 2)
     check_batch(x0=x0, mean=mean)
@@ -199,16 +194,13 @@ def discrete_log_prob(x0: Batch, mean: Batch, std: Tensor, levels: int = 256) ->
 
 
 def bits_per_dim(nats: PerExample, dims: int, bin_width: float = 1.0) -> PerExample:
-    """Nats an example to bits per dimension: nats / (dims log 2), shape (batch,).
+    """Nats per example converted to bits per dimension: nats / (dims log 2), shape (batch,).
 
     Args:
-        nats: a negative log-likelihood or a bound on one, or one term of it.
-        dims: coordinates of an example, such as 784 for 28 x 28.
-        bin_width: where `nats` comes from a density, the width of the bins that the data were rounded to, 2/255 for
-            bytes scaled to [-1, 1]: a density has to be multiplied by it to be a probability. 1 for probabilities.
-
-    Raises:
-        ValueError: dims < 1, or bin_width is not in (0, inf).
+        nats: a negative log-likelihood, a bound on one, or one of its terms.
+        dims: the number of coordinates of an example, such as 784 for 28 x 28; at least 1, or ValueError.
+        bin_width: 1 if `nats` comes from a probability. If it comes from a density, the width in (0, inf) of the bins
+            that the data were rounded to, 2/255 for bytes scaled to [-1, 1]: density times width is probability.
 
     >>> bits_per_dim(torch.tensor([784 * math.log(256)]), 784)  # every byte equally likely
     tensor([8.])
@@ -218,22 +210,19 @@ def bits_per_dim(nats: PerExample, dims: int, bin_width: float = 1.0) -> PerExam
 
 
 def loss_weights(schedule: NoiseSchedule, variance: Variance) -> PerStep:
-    """The factor that L_simple drops: L_{t-1} = w_t |eps - eps_theta|^2 + what no model can change; (T + 1,), float64.
+    """The factor w_t that L_simple drops: L_{t-1} = w_t |eps - eps_theta|^2 + a constant; shape (T + 1,), float64.
 
     w_t = beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)), Ho et al. 2020, eq. 12. w_1 is the weight in L_0 with the
-    Gaussian decoder (see `vlb_terms` for its sigma); w_0 = 0, there is no such step. Note that `simple_loss` is
-    a mean over coordinates, and the square here a sum.
+    Gaussian decoder (see `vlb_terms` for its sigma), and w_0 = 0, as there is no such step. Note that `simple_loss` is
+    a mean over coordinates and this square a sum. An unknown `variance` is a ValueError.
 
-    For "posterior" and t >= 2 this is (SNR_{t-1} / SNR_t - 1) / 2; told by the error in x_0 instead of the error in
-    eps, the weight is (SNR_{t-1} - SNR_t) / 2 (Kingma et al. 2021, section 4):
+    For "posterior" and t >= 2 this is (SNR_{t-1} / SNR_t - 1) / 2; for the error in x_0 instead of eps, the weight is
+    (SNR_{t-1} - SNR_t) / 2 (Kingma et al. 2021, section 4):
 
     >>> schedule = NoiseSchedule.linear(T=1000)
     >>> w, snr = loss_weights(schedule, "posterior"), schedule.snr
     >>> torch.allclose(w[2:] * snr[2:], (snr[1:-1] - snr[2:]) / 2, rtol=1e-9)
     True
-
-    Raises:
-        ValueError: `variance` is unknown.
     """
     beta, sigma2 = schedule.betas, _sigma_squared(schedule, variance)
     w = beta**2 / (2 * sigma2 * schedule.alphas * schedule.one_minus_alpha_bars)  # (obj-weight)
@@ -241,7 +230,7 @@ def loss_weights(schedule: NoiseSchedule, variance: Variance) -> PerStep:
 
 
 def _sigma_squared(schedule: NoiseSchedule, variance: Variance) -> PerStep:
-    """`reverse_variance`, with beta-tilde_2 in the place of beta-tilde_1 = 0, which no density can have."""
+    """`reverse_variance`, with beta-tilde_2 in place of beta-tilde_1 = 0, which no density can have."""
     sigma2 = reverse_variance(schedule, variance)
     first = sigma2.select(0, 2) if schedule.T > 1 else schedule.betas.select(0, 1)
     return torch.where((sigma2 == 0) & (schedule.betas > 0), first, sigma2)

@@ -1,11 +1,8 @@
-"""Chapter 2, the reverse process: what one step back is, what a network must say for it, and the ancestral sampler.
+"""Chapter 2, the reverse process: what one step back is, what a network must know for it, and the ancestral sampler.
 
-A *noise predictor* is any callable `eps = model(x_t, t)` with t an int64 tensor of shape (batch,) and `eps` like
-`x_t`: a network, or the exact `GaussianMixture.eps`. Here is the exact one of data that are N(0, I) already, and the
-sampler with it:
+A *noise predictor* is any callable `eps = model(x_t, t)` with t an int64 tensor of shape (batch,) and `eps` shaped like
+`x_t`: a network, or the exact `GaussianMixture.eps`. Here is the exact one for data that are already N(0, I):
 
->>> import torch
->>> from diffnotes.schedule import NoiseSchedule
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> def model(x_t, t):
 ...     return schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x_t) * x_t
@@ -35,34 +32,30 @@ Variance = Literal["posterior", "beta"]
 
 
 def predict_x0(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batch:
-    """The x_0 that `eps` stands for: the closed form (Ho et al. 2020, eq. 4) solved for x_0.
+    """The x_0 that `eps` implies: the closed form (Ho et al. 2020, eq. 4) solved for x_0.
 
-    For eps = E[eps | x_t] it is E[x_0 | x_t], the denoised data.
+    If eps = E[eps | x_t], it is E[x_0 | x_t], the denoised data.
 
     Args:
-        x_t: shape (batch, ...).
-        t: 1..T: an int, or int64 of shape (batch,), one an example.
-        eps: like `x_t`.
+        x_t: shape (batch, ...), floating point.
+        t: in 1..T: an int, or int64 of shape (batch,).
+        eps: shaped like `x_t`.
 
     Raises:
-        ValueError: `eps` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
-            `NoiseSchedule.at`).
+        ValueError: a shape or dtype is wrong, or t is invalid (see `NoiseSchedule.at`).
     """
     signal, noise = _levels_at(schedule, t, x_t=x_t, eps=eps)
     return (x_t - noise * eps) / signal  # (rev-x0-from-eps)
 
 
 def predict_eps(schedule: NoiseSchedule, x_t: Batch, t: Time, x0: Batch) -> Batch:
-    """The noise that `x0` stands for: the closed form solved for eps. Arguments and errors as in `predict_x0`."""
+    """The noise that `x0` implies: the closed form solved for eps. Arguments and errors as in `predict_x0`."""
     signal, noise = _levels_at(schedule, t, x_t=x_t, x0=x0)
     return (x_t - signal * x0) / noise  # (rev-eps-from-x0)
 
 
 def score(schedule: NoiseSchedule, t: Time, eps: Batch) -> Batch:
-    """The score, the gradient of log q(x_t) in x_t, from eps = E[eps | x_t]; shape like `eps`.
-
-    Raises:
-        ValueError: `eps` is not floating point, or t is not valid (see `NoiseSchedule.at`).
+    """The score, grad log q(x_t) with respect to x_t, from eps = E[eps | x_t]; errors as in `predict_x0`.
 
     Source: Vincent 2011 (denoising score matching); Ho et al. 2020, section 3.2, for the link to eps.
     """
@@ -71,36 +64,30 @@ def score(schedule: NoiseSchedule, t: Time, eps: Batch) -> Batch:
 
 
 def v_from(schedule: NoiseSchedule, x0: Batch, eps: Batch, t: Time) -> Batch:
-    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans, Ho 2022), a target of unit size at every t.
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans, Ho 2022), of unit size at every t.
 
-    Raises:
-        ValueError: `eps` is not shaped like `x0`, one of them is not floating point, or t is not valid (see
-            `NoiseSchedule.at`).
+    Errors as in `predict_x0`.
     """
     signal, noise = _levels_at(schedule, t, x0=x0, eps=eps)
     return signal * eps - noise * x0  # (rev-v)
 
 
 def predict_x0_from_v(schedule: NoiseSchedule, x_t: Batch, t: Time, v: Batch) -> Batch:
-    """The x_0 that `v` stands for. Arguments and errors as in `predict_x0`."""
+    """The x_0 that `v` implies. Arguments and errors as in `predict_x0`."""
     signal, noise = _levels_at(schedule, t, x_t=x_t, v=v)
     return signal * x_t - noise * v  # (rev-x0-from-v)
 
 
 def predict_eps_from_v(schedule: NoiseSchedule, x_t: Batch, t: Time, v: Batch) -> Batch:
-    """The noise that `v` stands for. Arguments and errors as in `predict_x0`."""
+    """The noise that `v` implies. Arguments and errors as in `predict_x0`."""
     signal, noise = _levels_at(schedule, t, x_t=x_t, v=v)
     return noise * x_t + signal * v  # (rev-eps-from-v)
 
 
 def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts: Predicts) -> NoisePredictor:
-    """A noise predictor made of a network that predicts x_0 or v (or eps: then it is the network itself).
+    """A noise predictor from `model`, which is called like one but returns "eps", "x0" or "v", as `predicts` says.
 
-    Args:
-        model: called like a noise predictor; what it returns is read as `predicts` says.
-
-    Raises:
-        ValueError: `predicts` is not one of "eps", "x0", "v", or the model is made for another T.
+    Any other `predicts`, or a model made for another T, is a ValueError.
     """
     check_T(schedule, model)
     if predicts not in get_args(Predicts):
@@ -120,14 +107,10 @@ def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts:
 
 
 def q_posterior(schedule: NoiseSchedule, x0: Batch, x_t: Batch, t: Time) -> Normal:
-    """q(x_{t-1} | x_t, x_0): the step back of one who knows x_0 (Ho et al. 2020, eq. 6 and 7).
+    """q(x_{t-1} | x_t, x_0), the step back if x_0 is known (Ho et al. 2020, eq. 6 and 7).
 
-    A Normal with mean mu-tilde_t and standard deviation sqrt(beta-tilde_t), each coordinate on its own, batch shape
-    like `x_t`. At t = 1 it is the point x_0: the deviation is 0, and there is no density to ask for.
-
-    Raises:
-        ValueError: `x0` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
-            `NoiseSchedule.at`).
+    A Normal with mean mu-tilde_t and standard deviation sqrt(beta-tilde_t), independent in each coordinate, with batch
+    shape like `x_t`. At t = 1 the deviation is 0: all mass is at x_0, without a density. Errors as in `predict_x0`.
     """
     check_batch(x_t=x_t, x0=x0)
     root, beta, tilde = schedule.alphas.sqrt(), schedule.betas, schedule.posterior_variances
@@ -135,15 +118,13 @@ def q_posterior(schedule: NoiseSchedule, x0: Batch, x_t: Batch, t: Time) -> Norm
     of_x0, of_xt = signal_before * beta / schedule.one_minus_alpha_bars, root * tilde / beta
     mean = schedule.at(of_x0, t, x_t) * x0 + schedule.at(of_xt, t, x_t) * x_t  # (rev-posterior-mean)
     scale = schedule.at(tilde.sqrt(), t, x_t).expand_as(x_t)  # (rev-posterior-variance)
-    return Normal(mean, scale, validate_args=False)  # validating would make an accelerator wait
+    return Normal(mean, scale, validate_args=False)  # validation would make an accelerator wait
 
 
 def p_mean(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batch:
     """mu_theta(x_t, t), the mean of the model's step back (Ho et al. 2020, eq. 11): mu-tilde at the predicted x_0.
 
-    Raises:
-        ValueError: `eps` is not shaped like `x_t`, one of them is not floating point, or t is not valid (see
-            `NoiseSchedule.at`).
+    Arguments and errors as in `predict_x0`.
     """
     check_batch(x_t=x_t, eps=eps)
     of_eps = schedule.at(schedule.betas / schedule.sqrt_one_minus_alpha_bars, t, x_t)
@@ -153,26 +134,19 @@ def p_mean(schedule: NoiseSchedule, x_t: Batch, t: Time, eps: Batch) -> Batch:
 def reverse_variance(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     """sigma_t^2 of the model's step back, shape (T + 1,), float64 (Ho et al. 2020, section 3.2).
 
-    "posterior" is beta-tilde_t, exact for data that are one point, and 0 at t = 1. "beta" is beta_t, exact for data
-    that are N(0, I). For data of at most unit variance in every coordinate, the true reverse variance of a
-    coordinate, averaged over x_t, lies between the two.
-
-    Raises:
-        ValueError: `variance` is neither.
+    "posterior" is beta-tilde_t, exact if the data are a single point, and 0 at t = 1. "beta" is beta_t, exact if the
+    data are N(0, I). If no coordinate of the data has a variance above 1, the true reverse variance of a coordinate,
+    averaged over x_t, lies between the two. Any other `variance` is a ValueError.
     """
     _known_variance(variance)
     return schedule.betas if variance == "beta" else schedule.posterior_variances
 
 
 def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -> Batch:
-    """mu_theta(x_t, t) - x_t: where one step back moves the point before its noise is added; shape like `x_t`.
+    """mu_theta(x_t, t) - x_t: how far one step back moves the point before noise is added; shaped like `x_t`.
 
-    For small beta it is beta (x_t / 2 + score). It is a small difference of nearly equal numbers, so it is not
-    computed as one: 1 / sqrt(alpha) - 1 comes from expm1.
-
-    Raises:
-        ValueError: the model is made for another T, its eps is not shaped like `x_t`, one of them is not floating
-            point, or t is not valid (see `NoiseSchedule.at`).
+    For small beta it is beta (x_t / 2 + score). Subtracting nearly equal numbers would lose digits, so expm1 computes
+    1 / sqrt(alpha) - 1. A model made for another T is a ValueError; other errors as in `predict_x0`.
     """
     check_T(schedule, model)
     check_batch(x_t=x_t)
@@ -200,27 +174,27 @@ def ddpm_sample(
     progress: bool = False,
     return_path: bool = False,
 ) -> Float[Tensor, "..."]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2): from x_T ~ N(0, I) back to x_0, one Gaussian a step.
+    """Ancestral sampling (Ho et al. 2020, algorithm 2): from x_T ~ N(0, I) back to x_0, one Gaussian per step.
 
-    On a sub-sequence of times it is the same sampler, for the schedule that the sub-sequence is: a step from t to s
-    has beta' = 1 - alpha_bar_t / alpha_bar_s. The last step, to s = 0, adds no noise.
+    A sub-sequence of times is a schedule of its own: the step from t to s has beta' = 1 - alpha_bar_t / alpha_bar_s.
+    The last step, to s = 0, adds no noise.
 
     Args:
         schedule: on any device; it is read before the first step, so that no step waits for an accelerator.
         model: a noise predictor.
-        x_T: shape (batch, ...), any floating type, from N(0, I). It is not changed.
-        steps: how many (spread over 1..T by `spacing`), or the times themselves, rising; None takes all T.
+        x_T: shape (batch, ...), any floating dtype, from N(0, I). It is not modified.
+        steps: how many (spread over 1..T by `spacing`), or the times themselves in rising order; None means all T.
         variance: sigma_t^2, see `reverse_variance`.
-        generator: for the noise; on the device of `x_T`.
-        clip: clamp the predicted x_0 to [-clip, clip]; the mean of the step is mu-tilde at it.
+        generator: for the noise, on the device of `x_T`.
+        clip: clamp the predicted x_0 to [-clip, clip]; the mean of the step is then mu-tilde at the clamped value.
         progress: show a tqdm bar.
         return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
 
     Raises:
-        ValueError: `steps`, `spacing`, `variance`, `generator`, `clip` or the shape of the model's eps is off.
+        ValueError: `steps`, `spacing`, `variance`, `generator`, `clip` or the shape of the model's eps is invalid.
 
     Warns:
-        UserWarning: alpha_bar at the first time is too large for N(0, I), see `NoiseSchedule.warn_unless_prior`.
+        UserWarning: x_T ~ N(0, I) is a poor start, see `NoiseSchedule.warn_unless_prior`.
     """
     _known_variance(variance)
     check_fits(x_T, clip=clip, generator=generator)
@@ -229,11 +203,10 @@ def ddpm_sample(
     schedule.warn_unless_prior(pairs[0][0])
     log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
     x, path = x_T.clone(), [x_T]
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         noise_t, noise_s = -math.expm1(log[t]), -math.expm1(log[s])  # 1 - alpha_bar
         alpha, beta = math.exp(log[t] - log[s]), -math.expm1(log[t] - log[s])  # (rev-sub-beta)
-        eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-        check_fits(x, eps=eps)
+        eps = ask(model, x, t)
         if clip is None:
             x = (x / math.sqrt(alpha)).sub_(eps, alpha=beta / math.sqrt(alpha * noise_t))  # (rev-p-mean)
         else:
@@ -244,17 +217,14 @@ def ddpm_sample(
         if s > 0:
             sigma = math.sqrt(beta * noise_s / noise_t if variance == "posterior" else beta)
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x.add_(z, alpha=sigma)  # nobody else holds this x yet
+            x.add_(z, alpha=sigma)  # no one else holds this x yet
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
 
 
-# ---- what the functions above share ---------------------------------------------------------------------
-
-
 def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) for these tensors, which must be shaped alike."""
+    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) for these tensors, which must have one shape."""
     check_batch(**tensors)
     x = next(iter(tensors.values()))
     return schedule.at(schedule.sqrt_alpha_bars, t, x), schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
@@ -265,17 +235,17 @@ def _known_variance(variance: str) -> None:
         raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
 
 
-def check_fits(
-    x: Tensor,
-    *,
-    eps: Tensor | None = None,
-    clip: float | None = None,
-    generator: torch.Generator | None = None,
-) -> None:
-    """ValueError, by name, unless x is floating point and what a sampler gets with it is fit for it."""
-    check_batch(x=x)
-    if eps is not None:
+def ask(model: NoisePredictor, x: Batch, t: int) -> Tensor:
+    """The model's eps for a batch that stands at t, once it is known to be floating point and shaped like x."""
+    eps = model(x, torch.full(x.shape[:1], t, device=x.device))
+    if type(eps) is not Tensor or eps.shape != x.shape or eps.dtype != x.dtype:  # alike: all is well
         check_batch(x=x, eps=eps)
+    return eps
+
+
+def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generator | None = None) -> None:
+    """Raise ValueError unless x is floating point and whatever else is given suits it."""
+    check_batch(x=x)
     if clip is not None and not 0 < clip < math.inf:
         raise ValueError(f"clip must be > 0 and finite, got {clip}")
     if generator is not None and generator.device != x.device:

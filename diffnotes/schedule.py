@@ -1,7 +1,7 @@
 """The noise schedule: how much noise each step adds, and what follows from it.
 
-Every tensor here has length T + 1 and index 0 is the data: `betas[0] = 0`, `alpha_bars[0] = 1`. So
-`alpha_bars[t]` in code is alpha-bar_t on the page, and nothing needs a special case at t = 1.
+Every table has length T + 1, with the data at index 0: `betas[0] = 0`, `alpha_bars[0] = 1`. So `alpha_bars[t]` in code
+is alpha-bar_t on the page, and t = 1 needs no special case.
 
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> schedule
@@ -37,34 +37,31 @@ from diffnotes.arguments import (
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]
 PerExample = Float[Tensor, " batch"]
-Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one an example
-Steps = int | Sequence[int] | None  # how many, or the times themselves, rising, or all T
-Labels = Integer[Tensor, " batch"]  # a class for each example: int64, or what fits into it
+Time = int | Int[Tensor, " batch"]  # one t for the whole batch, or one per example
+Steps = int | Sequence[int] | None  # how many, or the times themselves in rising order, or all T
+Labels = Integer[Tensor, " batch"]  # one class per example, in any integer dtype
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # eps = model(x_t, t), t of shape (batch,)
-PerStep = Float[Tensor, " steps"]  # T + 1 long: index t belongs to step t, index 0 to the data
-
-
-PRIOR_BITS = 1e-3  # a dimension, see `NoiseSchedule.warn_unless_prior`
+PerStep = Float[Tensor, " steps"]  # length T + 1: index t belongs to step t, index 0 to the data
+PRIOR_BITS = 1e-3  # per dimension, see `NoiseSchedule.warn_unless_prior`
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """A schedule beta_1 .. beta_T, and the quantities that are functions of it alone.
+    """A schedule beta_1 .. beta_T, and the tables that follow from it alone.
 
     Args:
-        betas: shape (T,), each in (0, 1): the variance that step t adds. Stored as float64, shape (T + 1,), with
-            `betas[0] = 0` prepended; everything else is derived from it, at once, and kept. (A NumPy array or a list
-            does as well, here and in `from_alpha_bars`.)
+        betas: a tensor, array or list of shape (T,), each in (0, 1): the variance that step t adds. It is stored in
+            float64 with `betas[0] = 0` prepended, shape (T + 1,); all other tables are computed at once.
 
     Raises:
-        ValueError: `betas` is not of shape (T,) with T >= 1, or one of them is outside (0, 1).
+        ValueError: `betas` is not of shape (T,) with T >= 1, or a beta is outside (0, 1).
 
     Source: Ho, Jain, Abbeel 2020, section 2.
     """
 
     betas: Tensor
 
-    @torch.inference_mode(False)  # tables fit for autograd, even where the schedule is made in inference mode
+    @torch.inference_mode(False)  # so autograd takes the tables of a schedule made in inference mode
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64).detach().clone()
         if betas.ndim != 1 or len(betas) == 0:
@@ -72,34 +69,32 @@ class NoiseSchedule:
         if has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError(f"betas must lie in (0, 1), got {betas.min():.4g} .. {betas.max():.4g}")
         object.__setattr__(self, "betas", torch.cat([betas.new_zeros(1), betas]))
-        # all tables now, not at first use: torch.compile may stop at a cached_property that is not yet kept
+        # compute all tables now: torch.compile may stop at a cached_property that is still empty
         for name, table in vars(NoiseSchedule).items():
             if isinstance(table, cached_property):
                 getattr(self, name)
 
-    # ---- the ways to make one -----------------------------------------------------------------------------
+    # ---- constructors -------------------------------------------------------------------------------------
 
     @classmethod
     def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "NoiseSchedule":
         """beta_t on a straight line from `start` to `end` (Ho et al. 2020, section 4), times 1000 / T.
 
-        `start` and `end` are the range at T = 1000; the factor keeps the total noise about the same at any T.
-
-        Raises:
-            ValueError: T < 1, or so small that the factor takes a beta to 1; or a beta outside (0, 1) at any T.
+        The factor keeps the total noise about the same for every T. A T so small that it takes a beta to 1 is a
+        ValueError, as is T < 1 or any other beta outside (0, 1).
         """
         T, start, end = whole("T", T), number("start", start), number("end", end)
         betas = torch.linspace(start, end, T, dtype=torch.float64) * (1000 / T)
         if not 0 < float(betas.min()) <= float(betas.max()) < 1:
             raise ValueError(
                 f"T={T} puts betas at {betas.min():.4g} .. {betas.max():.4g} after rescaling by 1000/T, "
-                "but each must lie in (0, 1): take a larger T, or start and end in between"
+                "but each must lie in (0, 1): take a larger T, or start and end within it"
             )
         return cls(betas)
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008) -> "NoiseSchedule":
-        """alpha_bar_t a squared cosine, each beta_t at most 0.999 (Nichol, Dhariwal 2021, section 3.2)."""
+        """alpha_bar_t as a squared cosine, with beta_t at most 0.999 (Nichol, Dhariwal 2021, section 3.2)."""
         T, s = whole("T", T), number("s", s, "[0, inf)")
         u = torch.arange(T + 1, dtype=torch.float64) / T
         f = torch.cos((u + s) / (1 + s) * (math.pi / 2)) ** 2
@@ -107,15 +102,15 @@ class NoiseSchedule:
 
     @classmethod
     def constant(cls, T: int, beta: float) -> "NoiseSchedule":
-        """The same beta at every step; alpha_bar_t = (1 - beta)^t."""
+        """The same beta at every step, so that alpha_bar_t = (1 - beta)^t."""
         T, beta = whole("T", T), number("beta", beta, "(0, 1)")
         return cls(torch.full((T,), beta, dtype=torch.float64))
 
     @classmethod
     def from_alpha_bars(cls, alpha_bars: Tensor) -> "NoiseSchedule":
-        """The schedule with these alpha_bar_1 .. alpha_bar_T, strictly falling in (0, 1).
+        """The schedule with the given alpha_bar_1 .. alpha_bar_T, which fall strictly and lie in (0, 1).
 
-        Its betas are beta' = 1 - alpha_bar_t / alpha_bar_s of neighbours s, t, so a sub-sequence of a schedule is one.
+        Its betas are beta' = 1 - alpha_bar_t / alpha_bar_s for neighbours s < t: any sub-sequence makes a schedule.
 
         Raises:
             ValueError: `alpha_bars` is not of shape (T,) with T >= 1, leaves (0, 1) or does not fall at every step.
@@ -134,10 +129,10 @@ class NoiseSchedule:
             raise ValueError(f"alpha_bars must fall strictly and lie in (0, 1), got {alpha_bars}") from error
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
-        """The same schedule with its tensors on `device`, which must have float64: Apple's mps has not."""
+        """The same schedule on `device`, which must have float64 (Apple's mps does not)."""
         return type(self)(self.betas[1:].to(usable_device(device)))
 
-    # ---- what follows from beta ---------------------------------------------------------------------------
+    # ---- tables -------------------------------------------------------------------------------------------
 
     @property
     def T(self) -> int:
@@ -151,18 +146,18 @@ class NoiseSchedule:
 
     @cached_property
     def log_alpha_bars(self) -> PerStep:
-        """log alpha_bar_t = sum of log(1 - beta_i), i <= t: the accurate form that the others come from."""
+        """log alpha_bar_t, the sum of log(1 - beta_i) over i <= t: the accurate form that the others come from."""
         return torch.log1p(-self.betas).cumsum(0)
 
     @cached_property
     def alpha_bars(self) -> PerStep:
-        """alpha_bar_t = product of alpha_i, i <= t: the share of the data's variance left at t."""
+        """alpha_bar_t, the product of alpha_i over i <= t: the share of the data's variance that is left at t."""
         return self.log_alpha_bars.exp()
 
     @cached_property
     def one_minus_alpha_bars(self) -> PerStep:
-        """1 - alpha_bar_t, the noise variance at t, by expm1: no digits lost where alpha_bar is near 1."""
-        # abs, not minus: at index 0 that would be -0, and its log no infinity
+        """1 - alpha_bar_t, the variance of the noise at t, by expm1: no digits are lost where alpha_bar is near 1."""
+        # abs, not minus: minus would give -0 at index 0, and an SNR of -infinity
         return torch.expm1(self.log_alpha_bars).abs()
 
     @cached_property
@@ -187,7 +182,7 @@ class NoiseSchedule:
 
     @cached_property
     def log_snr(self) -> PerStep:
-        """log(alpha_bar_t / (1 - alpha_bar_t)), falling in t; infinite at index 0, the data."""
+        """log(alpha_bar_t / (1 - alpha_bar_t)), which falls in t and is infinite at index 0, the data."""
         return self.log_alpha_bars - self.one_minus_alpha_bars.log()
 
     @cached_property
@@ -201,9 +196,9 @@ class NoiseSchedule:
         """`values[t]` in the dtype of `x`, shaped to multiply it: () for an int t, (batch, 1, ..) for a tensor t.
 
         Raises:
-            ValueError: t is outside 1..T (looked at for ints and on the CPU; on an accelerator that would make the
-                host wait, and inside torch.compile break the graph), is not whole, has another shape than (batch,),
-                or lives on another device than `x` or the schedule; or `x` is not floating point.
+            ValueError: t is not whole, has a shape other than (batch,), is on another device than `x` or the schedule,
+                or lies outside 1..T (checked for ints and on the CPU only: on an accelerator the host would wait, and
+                torch.compile would break the graph); or `x` is not floating point.
         """
         check_floating(x=x)
         t = checked_time(t, self.T, x)
@@ -221,11 +216,8 @@ class NoiseSchedule:
     def pairs(self, steps: Steps, spacing: Spacing = "trailing") -> list[tuple[int, int]]:
         """The jumps (t, s) of a sampler: t falls, each s is the next t, and the last s is 0, the data.
 
-        Args:
-            steps: how many (spread by `timesteps`), or the times themselves, rising in 1..T, or None for all T.
-
-        Raises:
-            ValueError: the times do not rise, are none, or leave 1..T; or see `timesteps`.
+        `steps` says how many (spread by `timesteps`), or lists the times themselves, which must rise within 1..T (or
+        ValueError); None means all T.
 
         >>> NoiseSchedule.linear(T=1000).pairs(3)
         [(1000, 667), (667, 333), (333, 0)]
@@ -239,20 +231,20 @@ class NoiseSchedule:
         return pairs[::-1]
 
     def warn_unless_prior(self, t: int) -> None:
-        """Warn where a sampler starts from N(0, I) at a time t that has not reached it.
+        """Warn if a sampler starts from N(0, I) at a time t at which q(x_t) is still far from it.
 
-        Measured by KL(q(x_t | x_0) || N(0, I)) for data of unit power, which is -log(1 - alpha_bar_t) / 2 a dimension.
-        Above `PRIOR_BITS` = 0.001 bits a dimension it warns: papers print bits per dimension to 0.01, so what stays
-        below a tenth of that cannot be seen in them. In alpha_bar the limit is 0.00139: the linear and cosine schedules
-        of T = 1000 pass (4e-5 and 2e-9), those with alpha_bar_T = 0.0047 of Lin et al. 2023, table 1, do not.
+        The measure is KL(q(x_t | x_0) || N(0, I)) for data of unit power, -log(1 - alpha_bar_t) / 2 nats per dimension.
+        The limit, `PRIOR_BITS` = 0.001 bits per dimension, is a tenth of the last digit that papers print. It means
+        alpha_bar_t = 0.00139: the linear and cosine schedules pass at T = 1000 (4e-5 and 2e-9); schedules that end at
+        alpha_bar_T = 0.0047 (Lin et al. 2023, table 1) do not.
         """
         alpha_bar = self.alpha_bars.tolist()[t]
         bits = -math.log1p(-alpha_bar) / (2 * math.log(2))
         if bits > PRIOR_BITS:
-            # named is the line that called the sampler, whose `no_grad` stands in between
+            # stacklevel 4 names the line that called the sampler, past its `no_grad`
             warnings.warn(
-                f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached there, the KL "
-                f"to it is {bits:.2g} bits a dimension (for data of unit power). x_T should come from q(x_t).",
+                f"sampling starts at t = {t}, where alpha_bar = {alpha_bar:.3g}: N(0, I) is not reached yet, and the "
+                f"KL to it is {bits:.2g} bits per dimension (for data of unit power). Draw x_T from q(x_t).",
                 UserWarning,
                 stacklevel=4,
             )
@@ -267,11 +259,9 @@ class NoiseSchedule:
 def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     """`steps` distinct, increasing integers in 1..T, for every 1 <= steps <= T.
 
-    "trailing", "linspace" and "quadratic" end at T, where the noise lives; "leading" starts at 1 and may end well
-    short of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (DDIM, appendix D.2).
-
-    Raises:
-        ValueError: steps is outside 1..T, or the spacing is unknown.
+    "trailing", "linspace" and "quadratic" end at T, where the noise is; "leading" starts at 1 and may end well short
+    of T (Lin et al. 2023, section 3.3). "quadratic" is dense near the data (DDIM, appendix D.2). Other steps, or an
+    unknown spacing, are a ValueError.
 
     >>> [timesteps(10, 4, spacing) for spacing in ("trailing", "leading", "linspace", "quadratic")]
     [[3, 5, 8, 10], [1, 3, 5, 7], [1, 4, 7, 10], [1, 2, 5, 10]]
@@ -290,25 +280,24 @@ def timesteps(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     if spacing == "linspace":
         return [1 + _round(i * (T - 1), steps - 1) for i in range(steps)]
     ts = [1 + _round(i * i * (T - 1), (steps - 1) ** 2) for i in range(steps)]
-    for i in range(
-        1, steps
-    ):  # near the data squares are closer than 1: push up; convexity keeps the end at T
+    # near the data the squares lie less than 1 apart: push them up; by convexity the end stays at T
+    for i in range(1, steps):
         ts[i] = max(ts[i], ts[i - 1] + 1)
     return ts
 
 
 def _round(numerator: int, denominator: int) -> int:
-    """numerator / denominator to the nearest integer, halves up, in exact integers."""
+    """numerator / denominator rounded to the nearest integer, halves up, in exact arithmetic."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
 def flat(x: Batch) -> Float[Tensor, "batch coordinates"]:
-    """(batch, ...) to (batch, coordinates); one coordinate where there is no second axis."""
+    """(batch, ...) as (batch, coordinates); (batch,) becomes (batch, 1)."""
     return x.unsqueeze(-1).flatten(1)
 
 
 def check_T(schedule: NoiseSchedule, model: Any) -> None:
-    """ValueError where `model` says by an attribute `T`, as a `Network` does, that it is made for another schedule."""
+    """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's."""
     T = getattr(model, "T", None)
     if isinstance(T, int) and T != schedule.T:
         raise ValueError(f"model must be made for the schedule's T = {schedule.T}, got one for T = {T}")

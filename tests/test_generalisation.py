@@ -184,7 +184,7 @@ def test_numbers_that_are_not_whole_are_refused_by_name(no_shape_checks):
                 call(wrong)
         with pytest.raises(ValueError, match="count must"):
             generalisation.denoising_loss(model, torch.zeros(2, 1, 14, 14), wrong)
-    with pytest.raises(ValueError, match="x0 must hold an image"):
+    with pytest.raises(ValueError, match="x0 must hold at least one image"):
         generalisation.denoising_loss(model, torch.zeros(0, 1, 14, 14))
     with pytest.raises(ValueError, match="x must be floating point"):
         distances(torch.zeros(2, 3).byte(), torch.zeros(2, 3))

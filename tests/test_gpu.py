@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from tools import gpu, gpu_checks
+from tools import gpu
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,66 +87,35 @@ def test_what_a_part_starts_is_stopped_with_it(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    import gpu_checks as found
-
-    monkeypatch.setattr(
-        found.importlib.util, "find_spec", lambda name: None if name == "nbclient" else object()
-    )
+    monkeypatch.setattr(gpu.util, "find_spec", lambda name: None if name in ("nbval", "ot") else object())
     gpu.work(job(tmp_path, "notebooks"))
     of = gpu.read(tmp_path)["notebooks"]
-    assert (of["state"], of["reason"]) == ("skipped", "not installed: nbclient")
-    monkeypatch.setattr(found, "tests", lambda job: 1 / 0)
+    assert (of["state"], of["reason"]) == ("skipped", "not installed: nbval, ot")
+    monkeypatch.setattr(gpu, "tests", lambda job: 1 / 0)
     gpu.work(job(tmp_path, "tests"))
     of = gpu.read(tmp_path)["tests"]
     assert (of["state"], of["reason"]) == ("failed", "ZeroDivisionError: division by zero")
 
 
-def test_a_notebook_whose_packages_are_missing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    monkeypatch.setattr(
-        gpu_checks.importlib.util, "find_spec", lambda name: None if name == "sympy" else object()
-    )
-    found = asyncio.run(gpu_checks.executed(ROOT / "book" / "01-forward.ipynb", 1))
-    assert found == {"skipped": "not installed: sympy"}
+def report(nodeid: str, outcome: str, said: str = "", when: str = "call") -> SimpleNamespace:
+    found = SimpleNamespace(nodeid=nodeid, outcome=outcome, when=when, duration=1.5, longrepr=None)
+    found.longreprtext, found.failed = said, outcome == "failed"
+    return found
 
 
-def stream(text: str, name: str = "stdout") -> dict[str, str]:
-    return {"output_type": "stream", "name": name, "text": text}
-
-
-def display(**data: str) -> dict[str, object]:
-    return {"output_type": "display_data", "data": {f"text/{kind}": text for kind, text in data.items()}}
-
-
-@pytest.mark.parametrize(
-    ("saved", "got", "said"),
-    [
-        ([stream("a\nb\n")], [stream("a\n"), stream("b\n")], []),
-        ([stream("a\nb\nc\n")], [stream("a\nB\nc\n")], ["stdout: @@ -2 +2 @@\n-b\n+B"]),
-        ([stream("a\n")], [stream("a\n"), stream("slow", "stderr")], ["stderr: @@ -0,0 +1 @@\n+slow"]),
-        ([stream("a\n")], [stream("a")], ["stdout: only line ends differ"]),
-        ([display(plain="x")], [], ["text/plain: @@ -1 +0,0 @@\n-x"]),
-        (
-            [display(html='<img src="data:image/png;base64,AAAA">')],
-            [display(html='<img src="data:image/png;base64,BBBB">')],
-            [],
-        ),
-        (
-            [],
-            [{"output_type": "error", "ename": "ValueError", "evalue": "no"}],
-            ["error: @@ -0,0 +1 @@\n+ValueError: no"],
-        ),
-    ],
-)
-def test_texts_are_compared_line_by_line(saved: list[object], got: list[object], said: list[str]) -> None:
-    assert list(gpu_checks.text_differences(saved, got)) == said
-
-
-def test_long_differences_are_cut() -> None:
-    (found,) = gpu_checks.text_differences([], [stream("x" * 5000)])
-    assert len(found) < 800
+def test_each_test_and_each_cell_that_differs_is_noted(tmp_path: Path) -> None:
+    plugin = gpu.Outcomes(job(tmp_path, "tests"))
+    plugin.pytest_runtest_logreport(report("tests/test_a.py::test_b", "passed", when="setup"))
+    plugin.pytest_runtest_logreport(report("tests/test_a.py::test_b", "failed", "x" * 5000))
+    plugin.pytest_runtest_logreport(report("book/a.ipynb::Cell 0", "passed"))
+    plugin.pytest_runtest_logreport(report("book/a.ipynb::Cell 1", "failed", "\x1b[91m1 != 2\x1b[0m"))
+    plugin.pytest_runtest_logreport(report("book/a.ipynb::Cell 2", "passed"))
+    plugin.pytest_collectreport(report("tests/test_c.py", "failed", "no module"))
+    assert gpu.read(tmp_path)["tests"]["entries"] == {
+        "tests/test_a.py::test_b": {"outcome": "failed", "seconds": 1.5, "said": "x" * 1000},
+        "a.ipynb": {"cells": 3, "seconds": 4.5, "cells that differ": ["Cell 1: 1 != 2"]},
+        "tests/test_c.py": {"outcome": "not collected", "said": "no module"},
+    }
 
 
 def test_the_table_has_a_row_an_entry_and_the_lists_below() -> None:
@@ -191,13 +161,14 @@ def test_all_of_it_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
     assert failed == [], log
 
     tests = [entry for name, entry in entries["tests"].items() if name != "pytest"]
-    marked = sum(path.read_text("utf-8").count("\n@pytest.mark.gpu") for path in ROOT.glob("tests/test_*.py"))
-    assert len(tests) >= marked
+    every = [path.read_text("utf-8") for path in ROOT.glob("tests/**/test_*.py")]
+    assert len(tests) >= sum(text.count("\n@pytest.mark.gpu") for text in every)
     assert all("CUDA" in entry["said"] for entry in tests)
 
-    (notebook,) = entries["notebooks"].values()
-    assert notebook["state"] == "done"
-    assert notebook["texts that differ"] == []
+    notebook, done = entries["notebooks"].values()
+    assert notebook["cells"] > 10
+    assert notebook["cells that differ"] == []
+    assert done == {"status": 0}
 
     for kind in ("DDIM", "DDPM"):
         assert entries["times"][f"{kind} jump, 8x1x8x8, diffnotes"]["us a jump"] > 0

@@ -276,7 +276,7 @@ def test_bad_input_is_named() -> None:
         (lambda: frechet_distance(x, x[:, :2]), "points of one shape"),
         (lambda: frechet_distance(x, x, resamples=1), "resamples must be at least 2, got 1"),
         (lambda: frechet_distance(x, x, batch=0), "batch must be at least 1, got 0"),
-        (lambda: frechet_distance(x, x, lambda x: x[:3]), "one row a point, 40 rows, got 3"),
+        (lambda: frechet_distance(x, x, lambda x: x[:3]), "one row per point, 40 rows, got 3"),
         (lambda: frechet_distance(x, x, lambda x: x / 0), "features must be finite, got 120 that are not"),
         (lambda: noise_floor(energy_distance, x[:39]), "truth must have an even number of points, got 39"),
     ):

@@ -22,6 +22,7 @@ from torch.testing import assert_close
 from diffnotes import mixture
 from diffnotes.forward import q_sample, q_step
 from diffnotes.mixture import DataMixture, GaussianMixture, Oracle
+from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoiseSchedule
 
 EPS = 2.0**-53
@@ -897,6 +898,15 @@ def test_integers_and_arrays_are_refused(oracle: GaussianMixture | DataMixture) 
     for n in (2.0, math.nan, True):
         with pytest.raises(ValueError, match="n must be a whole number"):
             oracle.sample(n)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"model must be made for the schedule's T = \d+, got one for T = 7"):
+        simple_loss(SCHEDULE, oracle.eps(NoiseSchedule.constant(7, 0.1)), x, 5, x)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_integers_have_no_density() -> None:
+    data = DataMixture(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"x must be floating point, got torch\.int64"):
+        data.reverse_posterior(SCHEDULE, torch.zeros(3, 2), 5).log_prob(torch.zeros(3, 2, dtype=torch.long))
 
 
 @pytest.mark.usefixtures("no_shape_checks")

@@ -27,10 +27,10 @@ MODULES = {
     if path.stem != "__init__" or path.parent == PACKAGE
 }
 ORDER = """
-    arguments schedule forward reverse objective ddim guidance mixture download data metrics
+    arguments schedule forward reverse objective ddim guidance interop mixture download data metrics
     training.networks training.distributed training.checkpoint training.loop training.watch training.presets
     training.options training.classifier training.run training.commands
-    book.check book.plots book.ledger book.generalisation
+    book.check book.plots book.ledger book.generalisation book.stills book.explore
     __init__ __main__
 """
 BOOK = [name for name in MODULES if name.startswith("book.")]
@@ -138,7 +138,7 @@ def canonical(name: str) -> str:
 
 def test_what_the_package_and_its_extras_ask_for_is_pinned_within_their_bounds():
     pinned = pins()
-    extras = {name: rs for name, rs in PROJECT["optional-dependencies"].items() if name != "bench"}
+    extras = PROJECT["optional-dependencies"]
     asked = [Requirement(r) for rs in [PROJECT["dependencies"], *extras.values()] for r in rs]
     for requirement in asked:
         if requirement.name == "diffnotes":  # an extra that contains another

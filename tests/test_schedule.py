@@ -302,7 +302,7 @@ def test_bad_makers() -> None:
     with pytest.raises(ValueError, match=r"T=20 puts betas at .*larger T"):
         NoiseSchedule.linear(20)
     for start in (-0.1, 0.0):
-        with pytest.raises(ValueError, match=r"puts betas at .* in between"):
+        with pytest.raises(ValueError, match=r"puts betas at .* start and end within it"):
             NoiseSchedule.linear(1000, start=start)
     for make in (NoiseSchedule.linear, NoiseSchedule.cosine, lambda T: NoiseSchedule.constant(T, 0.1)):
         with pytest.raises(ValueError, match="T must be at least 1, got 0"):

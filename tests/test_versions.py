@@ -151,7 +151,7 @@ def test_the_table_has_versions_and_counts():
 
 @pytest.mark.parametrize(
     ("added", "refused"),
-    [(["diffnotes", "POT", "lightning_utilities"], None), (["diffnotes", "ipywidgets"], "ipywidgets")],
+    [(["diffnotes", "POT", "wadler_lindig"], None), (["diffnotes", "ipywidgets"], "ipywidgets")],
 )
 def test_what_pip_would_change_on_colab_stops_the_matrix(monkeypatch, tmp_path, added, refused):
     report = {"install": [{"metadata": {"name": name}} for name in added]}

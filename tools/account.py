@@ -1,7 +1,7 @@
 """Put a GitHub account into every address of this repository: `python3 tools/account.py NAME`.
 
-Whatever account stands there now is read off _config.yml, so a fork can use it again. Only the repository's own
-addresses change (github.com, Colab, Binder, Pages), in the files that git knows.
+The current account is read from _config.yml, so a fork can run this again. Only the addresses of the repository itself
+change (github.com, Colab, Binder, Pages), and only in files that git tracks.
 """
 
 import re
@@ -13,17 +13,17 @@ NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}")  # what GitHub allows, 
 
 
 def current(root: Path) -> str:
-    """The account in _config.yml's repository address."""
+    """The account in the repository address in _config.yml."""
     found = re.search(
         r"url: https://github\.com/([^/\s]+)/diffnotes", (root / "_config.yml").read_text("utf-8")
     )
     if not found:
-        raise ValueError("_config.yml holds no address of the form https://github.com/NAME/diffnotes")
+        raise ValueError("_config.yml contains no address of the form https://github.com/NAME/diffnotes")
     return found[1]
 
 
 def replace(text: str, old: str, new: str) -> str:
-    """`text` with the account of the repository's addresses changed from `old` to `new`."""
+    """`text` with the account in the repository's addresses changed from `old` to `new`."""
     text = re.sub(rf"(github\.com|github|gh)/{re.escape(old)}/diffnotes", rf"\1/{new}/diffnotes", text)
     return text.replace(f"{old}.github.io/diffnotes", f"{new}.github.io/diffnotes")
 
@@ -40,7 +40,7 @@ def main(root: Path, name: str) -> list[str]:
         path = root / file
         try:
             before = path.read_bytes().decode("utf-8")
-        except (UnicodeDecodeError, FileNotFoundError):  # a picture, or deleted and not yet committed
+        except (UnicodeDecodeError, FileNotFoundError):  # a picture, or a file deleted since the last commit
             continue
         after = replace(before, old, name)
         if after != before:

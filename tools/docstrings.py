@@ -1,8 +1,8 @@
-"""Sphinx extension: docstrings are written for the eye, this makes them safe for reStructuredText.
+"""Sphinx extension: docstrings are written to be read in the source; this makes them safe for reStructuredText.
 
-In prose `|`, `*` and a trailing `_` are what they look like (|x|, T * x, x_), not markup, and the first line of a
-property may hold a colon. Code in backticks, doctests and list bullets are left alone. What is set in after an empty
-line (a command, a formula, a list of files) stays as it is, line by line.
+In prose, `|`, `*` and a trailing `_` mean what they look like (|x|, T * x, x_) and are not markup, and the first line
+of a property may contain a colon. Code in backticks, doctests and list bullets are left alone. An indented block after
+an empty line (a command, a formula, a list of files) is kept line by line.
 """
 
 import re
@@ -15,7 +15,7 @@ MARKUP = re.compile(r"(?m)(?<!^)(?<!^    )[*|]|[*|](?! )|(?<=\w)_(?!\w)")
 
 
 def escape(text: str) -> str:
-    r"""`text` with what reStructuredText would take for markup escaped.
+    r"""`text` with everything escaped that reStructuredText would take for markup.
 
     >>> print(escape("The ratio |x| / y_ of two `a*b`s."))
     The ratio \|x\| / y\_ of two `a*b`\ s.
@@ -30,7 +30,7 @@ def escape(text: str) -> str:
         x\_: a file
     """
 
-    text = re.sub(r"(?m)^(\S.*\n)\n(?=    )", r"\1\n::\n\n", text)  # set in after an empty line: literal
+    text = re.sub(r"(?m)^(\S.*\n)\n(?=    )", r"\1\n::\n\n", text)  # indented after an empty line: literal
     text = re.sub(rf"({CODE.pattern})(?=\w)", r"\1\\ ", text)  # `word`s
 
     def outside(pattern: re.Pattern[str], change: Any, text: str) -> str:
@@ -47,7 +47,7 @@ def escape(text: str) -> str:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Escape before napoleon (priority 500) makes fields of the sections, and undo what it makes of properties."""
+    """Escape before napoleon (priority 500) turns sections into fields, and undo what it does to properties."""
     escaped: list[str] = []
 
     def before(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Run the notebooks and the tests on the versions that the project declares: `python tools/matrix.py [NAME ...]`.
 
-Each environment is made by uv in `_build/matrix/NAME`, and made anew only when what it is made of has changed. There
-every notebook is run and its text outputs are compared with the saved ones; then the unit tests are run. The notebooks
-import the package from the built wheel. `_build/matrix` keeps what was found: table.md and results.json.
+uv creates each environment in `_build/matrix/NAME`, and again only if its requirements have changed. There every
+notebook is run and its text outputs are compared with the saved ones; then the unit tests are run. The notebooks import
+the package from the built wheel. The results are kept in `_build/matrix`: table.md and results.json.
 """
 
 import argparse
@@ -39,21 +39,21 @@ ENVIRONMENTS = {  # the Python of each, and how uv chooses the versions
 KINDS, COUNTS = ("notebooks", "tests"), ("passed", "failed", "skipped")
 SHOWN = ("torch", "numpy", "scipy", "matplotlib", "ipywidgets")
 
-# One thread; only interpreters that are there; the package that is installed, not one on a path; and modules compiled
-# as they are installed, as pip does: else a library's SyntaxWarning would stand in the first notebook that imports it.
+# One thread; only interpreters that are installed; the installed package, not one on a path; and modules compiled when
+# they are installed, as pip does: otherwise a library's SyntaxWarning would show in the first notebook to import it.
 OWN = {
     "PYTHONPATH",
     "VIRTUAL_ENV",
     "PYENV_VERSION",
     "MPLBACKEND",
     "PYTHONDONTWRITEBYTECODE",
-}  # of whoever calls
+}  # the caller's
 ENVIRON = {k: v for k, v in os.environ.items() if k not in OWN}
 ENVIRON |= {"OMP_NUM_THREADS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE": "1"}
 
 
 def run(*command: object, check: bool = True, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    """`command`, from the root; quiet: what it prints is returned and, where it may fail, what it prints of errors."""
+    """Run `command` from the root; `quiet` captures stdout and, without `check`, stderr."""
     out = subprocess.PIPE if quiet else None
     err = None if check else out
     words = [str(word) for word in command]
@@ -61,7 +61,7 @@ def run(*command: object, check: bool = True, quiet: bool = False) -> subprocess
 
 
 def uv(*arguments: object, **how: bool) -> subprocess.CompletedProcess[str]:
-    """uv from the PATH, or else installed for this alone."""
+    """Run uv, from the PATH or else installed here for this purpose."""
     own = BUILT / "uv"
     if not (found := shutil.which("uv")) and not (own / "bin/uv").is_file():
         venv.create(own, with_pip=True)
@@ -70,7 +70,7 @@ def uv(*arguments: object, **how: bool) -> subprocess.CompletedProcess[str]:
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of this version that really runs, from the PATH, from pyenv or from uv."""
+    """A working Python of this version, from the PATH, from pyenv or from uv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = [shutil.which(f"python{version}"), *map(str, pyenv.glob(f"{version}.*/bin/python{version}"))]
     for path in filter(None, found):
@@ -81,7 +81,7 @@ def interpreter(version: str) -> str | None:
 
 
 def make(name: str, base: str) -> Path:
-    """The Python of the environment, with all that the tests need."""
+    """The Python of the environment, with everything the tests need."""
     home, how = BUILT / name, ENVIRONMENTS[name][1]
     python, stamp = home / "venv/bin/python", home / "made-of"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -107,14 +107,14 @@ def make(name: str, base: str) -> Path:
 
 
 def wheel() -> Path:
-    """diffnotes as a wheel, built by way of the source distribution: neither may miss a file."""
+    """The wheel of diffnotes, built from the source distribution, so that a file missing from either is noticed."""
     shutil.rmtree(BUILT / "wheel", ignore_errors=True)
     uv("build", "-q", "--out-dir", BUILT / "wheel")
     return next((BUILT / "wheel").glob("*.whl"))
 
 
 def changes_nothing(python: Path) -> None:
-    """On Colab, pip would add what is not there and touch nothing that is."""
+    """Exit unless pip, on Colab, would only add packages and touch none that is there."""
     asked = f"diffnotes[notebooks] @ {wheel().as_uri()}"
     report = run(python, "-m", "pip", "install", "-q", "--dry-run", "--report", "-", asked, quiet=True).stdout
     found = [item["metadata"]["name"].lower().replace("_", "-") for item in json.loads(report)["install"]]
@@ -124,7 +124,7 @@ def changes_nothing(python: Path) -> None:
 
 
 def notebooks(name: str) -> list[Path]:
-    """The notebooks to run; on Colab each chapter alone in an empty folder, as it is opened there."""
+    """The notebooks to run; for Colab, each chapter alone in an empty folder, as it is opened there."""
     paths = sorted((ROOT / "book").glob("*.ipynb"))
     if name != "colab":
         return paths
@@ -137,7 +137,7 @@ def notebooks(name: str) -> list[Path]:
 
 
 def pytest(python: Path, kind: str, *arguments: object) -> dict[str, Any]:
-    """What pytest counted, and the names of what failed."""
+    """The counts of a pytest run, and the names of the tests that failed."""
     report = python.parents[2] / f"{kind}.xml"
     report.unlink(missing_ok=True)
     start = time.perf_counter()
@@ -164,7 +164,7 @@ def pytest(python: Path, kind: str, *arguments: object) -> dict[str, Any]:
 
 
 def measure(name: str, only: str | None) -> dict[str, Any]:
-    """One environment: its versions, and how its notebooks and its tests went."""
+    """Run one environment: its versions, and the results of its notebooks and tests."""
     if not (base := interpreter(ENVIRONMENTS[name][0])):
         return {"missing": f"skipped: no Python {ENVIRONMENTS[name][0]} here"}
     python = make(name, base)
@@ -174,7 +174,7 @@ def measure(name: str, only: str | None) -> dict[str, Any]:
         "versions": {i["name"]: i["version"] for i in listed},
     }
     done["python"] = run(python, "-V", quiet=True).stdout.split()[1]
-    # where old versions meet new ones, they tell each other that they are out of date
+    # when old versions meet new ones, they warn of each other's age
     options = ("-W", "ignore::DeprecationWarning") if ENVIRONMENTS[name][1] else ()
     if only != "tests":
         paths = notebooks(name)
@@ -188,7 +188,7 @@ def measure(name: str, only: str | None) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results in Markdown."""
+    """The results as a Markdown table."""
     head = ["environment", "Python", *SHOWN, "cells of the notebooks", "unit tests", "date"]
     rows = [head, ["---"] * len(head)]
     for name, done in results.items():
@@ -201,11 +201,11 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(ENVIRONMENTS)}; default all")
-    parser.add_argument("--only", choices=KINDS, help="run these, and keep what is known of the others")
+    parser.add_argument("name", nargs="*", help=f"any of {', '.join(ENVIRONMENTS)} (default: all)")
+    parser.add_argument("--only", choices=KINDS, help="run only these, and keep the other results")
     args = parser.parse_args()
     if unknown := set(args.name) - set(ENVIRONMENTS):
-        parser.error(f"name must be of {', '.join(ENVIRONMENTS)}, got {', '.join(sorted(unknown))}")
+        parser.error(f"name must be any of {', '.join(ENVIRONMENTS)}, got {', '.join(sorted(unknown))}")
     BUILT.mkdir(parents=True, exist_ok=True)
     kept = BUILT / "results.json"
     results = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}

@@ -1,4 +1,4 @@
-"""Measure what takes too long for a notebook, and put it into diffnotes/measured, from where the chapters read it.
+"""Measure what takes too long for a notebook, and save it in diffnotes/measured, where the chapters read it.
 
 `python tools/measure.py images` writes images.json: the numbers of chapters 5 and 6, from the weights that come with
 the package, on one thread: about five hours on one CPU core. They are entries, measured one by one, each with its
@@ -79,7 +79,7 @@ SPLITS, SPLIT_SIZES = 200, (100, 200, 500, 1000, 2000, 5000)  # of the real imag
 CLIP = 1.0  # the predicted x_0 is clamped to the range of the pixels, and eps derived again
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 STRIDES = (10, 20, 50, 100, 200, 500, 1000)
-NEAR_DATA, FURTHER = 20, 60  # levels of the bound: t = 2 .. 20 all, of the others a random 60
+NEAR_DATA, FURTHER = 20, 60  # terms of the bound: all of t = 2 .. 20, and 60 of the others at random
 
 LISTS = ("t", "L_t", "redrawn", "wrong", "parts", "errors")  # of an entry: too long to be printed
 
@@ -94,7 +94,7 @@ class Moments(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """The two networks, the real images, and the features of those that samples are compared with."""
+    """The two networks, the real images, and the features of the reference images."""
 
     net: Network
     schedule: NoiseSchedule
@@ -271,9 +271,9 @@ def real_width(tools: Tools, n: int) -> Measured:
 
 
 def width(of: Tensor, y: Tensor) -> Estimate:
-    """How far apart the features of a class lie: their root mean square distance from the mean of their own class.
+    """The width of the classes: the root mean square distance of features from the mean of their own class.
 
-    Each square is enlarged by n / (n - 1), n the size of its class, so that its mean is the variance, without bias.
+    Each square is multiplied by n / (n - 1), where n is the size of the class, so that the mean is unbiased.
     """
     squares = torch.cat(
         [
@@ -330,7 +330,7 @@ def bits(tools: Tools, n: int) -> Measured:
 
 
 def round_trip(tools: Tools, n: int, steps: int) -> Measured:
-    """Mean squared error per pixel, for pixels in [0, 1], of real images encoded and decoded in `steps` steps."""
+    """The mean squared error per pixel, for pixels in [0, 1], of real images encoded and decoded in `steps` steps."""
     n = max(2, n // 20)
     x, y = (part[:n] for part in fashion_mnist("test"))
     model = guided(tools.net, y)
@@ -349,7 +349,7 @@ def round_trip(tools: Tools, n: int, steps: int) -> Measured:
 
 
 def neighbours(tools: Tools, n: int, path: Path) -> Measured:
-    """Distances of samples, and of real test images, to their nearest training images; ten of the pairs as pictures."""
+    """Distances from samples, and from test images, to the nearest training images; ten of the pairs as pictures."""
     n = min(n, 500)
     train = fashion_mnist("train").x
     of_train = features(tools.classifier, train)
@@ -377,7 +377,7 @@ def neighbours(tools: Tools, n: int, path: Path) -> Measured:
 
 
 def _nearest(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance of each point to the nearest of `train`, and which it is."""
+    """The distance from each point to the nearest one in `train`, and the index of that one."""
     found = [torch.cdist(part, train).min(1) for part in torch.split(x, 50)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
@@ -387,7 +387,7 @@ def _mean(values: Tensor) -> Estimate:
 
 
 def _rounded(estimate: Estimate) -> list[float]:
-    """Value and standard error to six digits: more than another machine would reproduce."""
+    """Value and standard error to six digits, more than another machine would reproduce."""
     return [float(f"{number:.6g}") for number in estimate]
 
 
@@ -474,7 +474,7 @@ def images(folder: Path, n: int, only: str, samples: Path | None = None) -> None
 
 
 def curve(folder: Path, run: Path, every: int = 100) -> None:
-    """The loss of a run, in means over `every` steps, from its last checkpoint."""
+    """Save the loss of a run, averaged over `every` steps, from its last checkpoint."""
     _, tensors = read_checkpoint(list_checkpoints(run)[-1])
     losses = tensors["optimiser.safetensors"]["losses"].double()
     means = [float(f"{float(part.mean()):.4g}") for part in torch.split(losses, every)]
@@ -483,7 +483,7 @@ def curve(folder: Path, run: Path, every: int = 100) -> None:
 
 
 def main() -> None:
-    """Read the command line and measure."""
+    """Run the command line."""
     parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["images", "curve"])
     parser.add_argument("--n", type=at_least(20), default=1000, help="images an entry (default 1000)")

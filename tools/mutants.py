@@ -1,14 +1,14 @@
 """Change the code in small ways, one at a time, and see whether its tests notice: `make mutants`.
 
-A changed module is a mutant. A test that fails on it, or hangs, kills it. One that no test notices survives, and shows
-either a hole in the tests or a change that changes nothing. tools/mutants.toml says which modules are mutated, which
-tests may kill their mutants, what is left alone, and why the survivors that it lists cannot be killed.
+A changed module is a mutant. A test that fails or hangs on it kills it. A mutant that no test notices survives, and
+shows either a gap in the tests or a change without effect. tools/mutants.toml says which modules are mutated, which
+tests may kill their mutants, what is left alone, and why the survivors it lists cannot be killed.
 
-The changes are those of mutmut's operators and a few of our own. mutmut's own runner will not do: it leaves out
-functions with a decorator and what stands outside of functions, and it sends each call through another function, which
-the run-time check of the annotations does not survive. So each mutant gets a process, forked from one that has pytest
-and torch loaded already, in a copy of the repository. It runs the tests that reach the changed lines, those that
-killed its neighbours first, the others from the fastest to the slowest, and ends at the first failure.
+The changes are made by mutmut's operators and a few of our own. mutmut's own runner will not do: it omits decorated
+functions and code outside functions, and it routes each call through another function, which breaks the run-time check
+of the annotations. So each mutant gets a process of its own, in a copy of the repository, forked from one that has
+already loaded pytest and torch. It runs the tests that reach the changed lines, first those that killed its neighbours,
+then the others from fastest to slowest, and stops at the first failure.
 """
 
 import argparse
@@ -36,13 +36,13 @@ try:
     from libcst.metadata import MetadataWrapper, PositionProvider
     from mutmut.mutation.mutators import mutation_operators
 except ModuleNotFoundError:
-    pass  # only `make mutants` has them; pytest imports this file too, to look for doctests
+    pass  # only `make mutants` has them, but pytest imports this file too, to look for doctests
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".mutants"  # git-ignored: mutmut, the copy, the results
 COPY, SURVEY, RESULTS = WORK / "copy", WORK / "survey.json", WORK / "results.json"
 LEAST = 0.95  # the share of mutants that must be killed
-# bytes that a mutant may take beyond what is loaded, so that an endless tensor is an error
+# bytes that a mutant may use beyond what is loaded, so that an endless tensor is an error
 MEMORY = 8 * 2**30
 
 Key = tuple[str, str, str]
@@ -50,7 +50,7 @@ Key = tuple[str, str, str]
 
 @dataclass
 class Mutant:
-    """One change: where it is, what the changed lines were and have become, and what the tests said of it."""
+    """One change: where it is, the lines before and after it, and what the tests made of it."""
 
     where: str  # module.function
     line: int
@@ -69,8 +69,8 @@ class Mutant:
 
 
 class Change(NamedTuple):
-    """A node of the syntax tree, what comes in its place, the names of the definitions around it, and the lines that
-    a test must reach to see it (None: code that runs at import, so that any test may)."""
+    """A node of the syntax tree, its replacement, the names of the definitions around it, and the lines that a test
+    must reach to notice (None: code that runs at import, so any test may)."""
 
     old: Any
     new: Any
@@ -79,7 +79,7 @@ class Change(NamedTuple):
 
 
 def mutate(module: str, source: str) -> Iterator[tuple[Mutant, str, set[int] | None]]:
-    """Every mutant of `source`, its text, and the lines that a test must reach to see it."""
+    """Every mutant of `source`, with its text and the lines that a test must reach to notice it."""
     wrapper = MetadataWrapper(cst.parse_module(source))
     tree, place, lines, seen = (
         wrapper.module,
@@ -102,7 +102,7 @@ def mutate(module: str, source: str) -> Iterator[tuple[Mutant, str, set[int] | N
 
 
 def changes(node: Any, scope: tuple[str, ...], lines: set[int] | None, place: Any) -> Iterator[Change]:
-    """All changes of `node` and of what is in it."""
+    """All changes to `node` and to everything in it."""
     if left_alone(node, scope):
         return
 
@@ -142,11 +142,11 @@ def left_alone(node: Any, scope: tuple[str, ...]) -> bool:
 
 
 def replacements(node: Any) -> Iterator[Any]:
-    """What may come in the place of `node`: mutmut's answers, after our own."""
+    """The possible replacements of `node`: our own, then mutmut's."""
     if m.matches(node, m.SimpleStatementLine([m.Raise() | m.Expr(m.Call())])):
         yield cst.SimpleStatementLine([cst.Pass()])  # an error not raised, a call not made
     if isinstance(node, cst.If):
-        # a condition that always holds, or never, unless that is the same as not to raise
+        # a condition that always holds, or never does (for a guard, that is the error not raised)
         guard = m.matches(node.body, m.IndentedBlock([m.SimpleStatementLine([m.Raise()])]))
         test = node.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
         yield node.with_changes(test=cst.BooleanOperation(test, cst.Or(), cst.Name("True")))
@@ -162,7 +162,7 @@ def replacements(node: Any) -> Iterator[Any]:
 
 
 def difference(old: list[str], new: list[str]) -> tuple[str, str]:
-    """What stands between the lines that both texts begin with and those that both end with, each on one line.
+    """What lies between the common first lines and the common last lines of both texts, each joined into one line.
 
     >>> difference(["a", "  b", "c"], ["a", "B", "c"])
     ('b', 'B')
@@ -183,7 +183,7 @@ def difference(old: list[str], new: list[str]) -> tuple[str, str]:
 
 
 class Survey:
-    """A pytest plugin for one process: the lines of `file` that each test reaches, its time, what it imports."""
+    """A pytest plugin for one process: the lines of `file` that each test reaches, its time, and all imports."""
 
     def __init__(self, file: Path, pipe: int) -> None:
         import coverage
@@ -209,7 +209,7 @@ class Survey:
 
 
 class Trial:
-    """A pytest plugin for one process: the tests in `order`; the first to fail is told to `pipe`, and that is all."""
+    """A pytest plugin for one process: run the tests in `order`, write the first that fails to `pipe`, and exit."""
 
     def __init__(self, order: list[str], pipe: int) -> None:
         self.order, self.pipe = {name: i for i, name in enumerate(order)}, pipe
@@ -224,20 +224,22 @@ class Trial:
 
 
 class Lab:
-    """A pytest plugin that stands in for the collection: it forks a process for each mutant, and those collect."""
+    """A pytest plugin that replaces the collection: it forks a process for each mutant, which then collects."""
 
     def __init__(self, module: str, excused: set[Key], killed: dict[Key, Mutant]) -> None:
         self.module, self.excused, self.killed = module, excused, killed
         self.file, self.results, self.pid = COPY / "diffnotes" / f"{module}.py", list[Mutant](), os.getpid()
-        self.killers: dict[str, list[str]] = {}  # of each function, the latest first
+        self.killers: dict[str, list[str]] = {}  # for each function, latest first
 
     def pytest_collection(self, session: pytest.Session) -> bool | None:
-        from hypothesis import Phase, settings  # only now, because pytest wants to be the first
+        from hypothesis import Phase, settings  # only now, because pytest must come first
 
-        generate = (Phase.explicit, Phase.generate)  # an example that fails is not made simpler
+        generate = (Phase.explicit, Phase.generate)  # failing examples are not shrunk
         settings.register_profile("mutants", settings(), database=None, phases=generate)
         settings.load_profile("mutants")
-        sys.dont_write_bytecode = False  # whatever the environment says: the forks are to find all compiled
+        sys.dont_write_bytecode = (
+            False  # whatever the environment says: the forks should find everything compiled
+        )
         if self.fork(session, lambda pipe: Survey(self.file, pipe), 1200):
             return None
         if self.said or self.status:
@@ -248,7 +250,7 @@ class Lab:
         changing = users(self.module)
         load([n for n in survey["modules"] if n not in changing and not n.startswith(("test", "__"))])
         assert f"diffnotes.{self.module}" not in sys.modules
-        sys.dont_write_bytecode = True  # a mutant leaves none behind, and finds none that is of its time
+        sys.dont_write_bytecode = True  # a mutant leaves none behind, and finds none of its age
         source = self.file.read_text("utf-8")
         for mutant, text, lines in mutate(self.module, source):
             if mutant.key in self.excused:
@@ -263,7 +265,7 @@ class Lab:
         return True
 
     def is_mutant(self, session: pytest.Session, mutant: Mutant, lines: set[int] | None) -> bool:
-        """True in the process that is to run the mutant; False in the other, which has the verdict by then."""
+        """True in the process that will run the mutant; False in the parent, which then has the verdict."""
         start, order = time.monotonic(), self.order(mutant, lines)
         limit = 10 + 5 * sum(self.seconds[name] for name in order)
         if self.fork(session, lambda pipe: Trial(order, pipe), limit):
@@ -279,15 +281,15 @@ class Lab:
         return False
 
     def order(self, mutant: Mutant, lines: set[int] | None) -> list[str]:
-        """The tests that reach the lines (if none does, all): what killed in the same function, then the fastest."""
+        """The tests that reach the lines (or all, if none does): killers in this function first, then the fastest."""
         reach = set[str]().union(*(self.reached.get(i, ()) for i in lines or ())) or set(self.seconds)
         killers = self.killers.setdefault(mutant.where, [])
         others = sorted(reach - set(killers), key=lambda name: (self.seconds[name], name))
         return [name for name in killers if name in reach] + others
 
     def fork(self, session: pytest.Session, plugin: Callable[[int], object], limit: float) -> bool:
-        """True in a new process, which goes on as pytest with `plugin`. The old one waits; after that it knows its
-        `status` (None: out of time) and what it `said`."""
+        """True in a new process, which continues as pytest with `plugin`. The parent waits for its `status` (None:
+        out of time) and what it `said`."""
         out, into = os.pipe()
         child = os.fork()
         if child == 0:
@@ -300,7 +302,7 @@ class Lab:
             session.config.pluginmanager.register(plugin(into))
             return True
         os.close(into)
-        ready, _, _ = select.select([out], [], [], limit)  # it says something, or ends
+        ready, _, _ = select.select([out], [], [], limit)  # it writes something, or ends
         if not ready:
             os.kill(child, signal.SIGKILL)
         self.said = os.read(out, 4096).decode() if ready else ""
@@ -330,19 +332,19 @@ def users(module: str) -> set[str]:
 
 
 def load(modules: list[str]) -> None:
-    """Import once, before the forks, what does not depend on a mutant; and let hypothesis read it."""
+    """Import, once and before the forks, what does not depend on a mutant, and let hypothesis scan it."""
     from hypothesis.internal.conjecture.providers import _get_local_constants
 
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:  # some modules can only be imported as a part of another
+        except Exception:  # some modules can only be imported as part of another
             continue
     _get_local_constants()
 
 
 def run(module: str, tests: list[str], excused: set[Key], killed: dict[Key, Mutant]) -> list[Mutant]:
-    """The mutants of one module, all but the `killed` tried, in a process that no other module's tests were in."""
+    """Try all mutants of one module but the `killed`, in a process that has run no other module's tests."""
     found = WORK / f"{module}.json"
     found.unlink(missing_ok=True)
     child = os.fork()
@@ -363,7 +365,7 @@ def run(module: str, tests: list[str], excused: set[Key], killed: dict[Key, Muta
 
 
 def row(name: str, mutants: list[Mutant]) -> float:
-    """One line of the table, and the share killed. What is excused is not killed."""
+    """Print one line of the table, and return the share killed; excused mutants do not count as killed."""
     killed = sum(mutant.state in ("killed", "timeout") for mutant in mutants)
     share, minutes = killed / max(1, len(mutants)), sum(mutant.seconds for mutant in mutants) / 60
     print(
@@ -374,14 +376,14 @@ def row(name: str, mutants: list[Mutant]) -> float:
 
 
 def main() -> None:
-    """Make the copy, try the mutants, count, and tell of each that survived without an excuse."""
+    """Make the copy, try the mutants, count, and report each that survived without an excuse."""
     config = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text("utf-8"))
     excuses = {(e["where"], e["old"], e["new"]) for e in config["excused"]}
     parser = argparse.ArgumentParser(
-        description="Count the small changes of the code that its tests do not notice."
+        description="Count the small changes to the code that its tests do not notice."
     )
     parser.add_argument(
-        "modules", nargs="*", metavar="MODULE", help=f"of {', '.join(config['tests'])}; none: all"
+        "modules", nargs="*", metavar="MODULE", help=f"any of {', '.join(config['tests'])} (default: all)"
     )
     parser.add_argument("--left", action="store_true", help="only the mutants that the last run did not kill")
     args = parser.parse_args()
@@ -412,7 +414,7 @@ def main() -> None:
             print(f"\nnot killed: {mutant.where}, line {mutant.line}\n  - {mutant.old}\n  + {mutant.new}")
     stale = [e for e in excuses - {mutant.key for mutant in everything} if e[0].split(".")[0] in modules]
     for where, old, new in stale:
-        print(f"\nno such mutant any more, take it off tools/mutants.toml: {where}\n  - {old}\n  + {new}")
+        print(f"\nno longer a mutant, remove it from tools/mutants.toml: {where}\n  - {old}\n  + {new}")
     sys.exit(share < LEAST or bool(stale))
 
 

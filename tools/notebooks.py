@@ -1,9 +1,10 @@
-"""Run notebooks and save them with their outputs: `python tools/notebooks.py [PATH ...]`, default all of book/.
+"""Run notebooks and save them with their outputs: `python tools/notebooks.py [PATH ...]`, by default all of book/.
 
-What is saved is the same on every machine but for the figures: no timings, no widget state, no editor's metadata, one
-kernel name. `normalise` alone says what a committed notebook looks like.
+Apart from the figures, the saved files are the same on every machine: no timings, no widget state, no editor metadata,
+one kernel name. `normalise` alone determines what a committed notebook looks like.
 """
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from diffnotes.book.explore import CODE
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -20,7 +23,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """`notebook`, changed in place: only metadata that readers and the build use, outputs without widget ids."""
+    """`notebook`, changed in place: only the metadata that readers and the build use, no widget ids in outputs."""
     kept = {"mystnb": notebook.metadata.mystnb} if "mystnb" in notebook.metadata else {}
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"}, **kept)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -29,14 +32,18 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if "hide-input" in cell.metadata.get("tags", []):
             cell.metadata.update(FOLDED)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            page = "".join(data.get("text/html", ""))
+            if re.search(CODE, page, re.DOTALL):  # of a figure that moves: the built page loads it by itself
+                data["text/html"] = re.sub(CODE, "", page, flags=re.DOTALL)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook
 
 
 def execute(path: Path) -> float:
-    """Run `path` in a fresh kernel from its own folder, save it normalised, return the seconds it took."""
+    """Run `path` in a fresh kernel in its own folder, save it normalised, and return the seconds it took."""
     start = time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(

@@ -1,7 +1,7 @@
 """The whole book as one PDF: `python tools/pdf.py [OUT]`, after `make book`. Needs a Chromium.
 
-Sphinx puts all pages on one (its singlehtml builder, with the outputs that `make book` has cached), Chromium sets the
-formulas and prints it. Equation numbers, links between chapters and the outline come along.
+Sphinx joins all pages into one (with its singlehtml builder and the outputs that `make book` has cached); Chromium sets
+the formulas and prints it. Equation numbers, links between chapters and the outline are kept.
 """
 
 import functools
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "singlehtml"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
-# What a screen needs and paper does not; solutions are open; a player shows one frame, its film strip.
+# Hide what only a screen needs; of an animation, show one frame.
 PRINT = """
 .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .header-article, .prev-next-area,
 .bd-footer, .bd-footer-content, .headerlink, .copybtn, .skip-link, #pst-skip-link, .pst-scroll-pixel-helper,
@@ -85,13 +85,13 @@ def print_page(folder: Path, target: Path, browser: str) -> None:
 
 
 def main(target: Path) -> None:
-    """Build the single page, print it, say where."""
+    """Build the single page, print it, and say where it is."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"printing needs a Chromium: none of {', '.join(BROWSERS)} is installed")
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "--builder", "singlehtml"]
     subprocess.run(command, cwd=ROOT, check=True)
-    shutil.copy(BUILT / "book" / "index.html", BUILT)  # its links to scripts and pictures are meant for there
+    shutil.copy(BUILT / "book" / "index.html", BUILT)  # its links to scripts and pictures start there
     target.parent.mkdir(parents=True, exist_ok=True)
     print_page(BUILT, target, browser)
     print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")

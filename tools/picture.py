@@ -15,7 +15,7 @@ TARGET = Path(__file__).resolve().parent.parent / "book" / "images" / "forward.p
 
 
 def main() -> None:
-    """A spiral and the prior it becomes, each point keeping the colour of its place on the spiral."""
+    """A spiral and the prior it becomes; each point keeps the colour of its place on the spiral."""
     plots.use_style()
     generator = torch.Generator().manual_seed(0)
     schedule = NoiseSchedule.linear(T=1000)

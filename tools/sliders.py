@@ -1,7 +1,7 @@
-"""Move every slider of a notebook, as a reader would: `python tools/sliders.py NOTEBOOK ...`.
+"""Move every slider in a notebook, as a reader would: `python tools/sliders.py NOTEBOOK ...`.
 
-Each notebook runs in a kernel of its own, up to its panel. Then one slider after the other is moved by a step, and each
-time one figure must come.
+Each notebook runs in a kernel of its own, up to its panel. Then the sliders are moved by a step, one after the other,
+and each time exactly one figure must appear.
 """
 
 import sys
@@ -18,7 +18,7 @@ slider.value += slider.step if slider.value < slider.max else -slider.step
 
 
 def execute(client: Any, source: str) -> list[dict[str, Any]]:
-    """Run a cell, and give what it prints and shows."""
+    """Run a cell and return what it prints and shows."""
     shown: list[dict[str, Any]] = []
 
     def keep(message: Any) -> None:
@@ -32,7 +32,7 @@ def execute(client: Any, source: str) -> list[dict[str, Any]]:
 
 
 def figures(path: Path) -> list[int]:
-    """For each slider of the notebook, how many figures come when it is moved."""
+    """For each slider in the notebook, the number of figures that appear when it is moved."""
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     last = next(i for i, source in enumerate(code) if "plots.panel(" in source)
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(path.parent))
@@ -40,7 +40,9 @@ def figures(path: Path) -> list[int]:
         for source in code[: last + 1]:
             execute(client, source)
         execute(client, "panel = Out[max(Out)]")  # what was shown last
-        sliders = int(execute(client, "print(len(panel.children) - 1)")[0]["text"])  # below them, the figure
+        sliders = int(
+            execute(client, "print(len(panel.children) - 1)")[0]["text"]
+        )  # the last child is the figure
         moved = [execute(client, MOVE.format(i=i)) for i in range(sliders)]
         return [sum("image/png" in output.get("data", {}) for output in shown) for shown in moved]
     finally:

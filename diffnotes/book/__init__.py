@@ -1,1 +1,1 @@
-"""What only the book's pages need: checks, the ledger, the style of the figures, chapter 6's experiment."""
+"""What only the pages of the book need: checks, the ledger, figures, and the experiment of chapter 6."""

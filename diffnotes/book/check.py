@@ -1,17 +1,17 @@
-"""The checks that stand under the book's equations.
+"""The checks that follow the equations of the book.
 
-A check names the equation it is about, compares two sides that were worked out in two different ways, and either
-prints one line or raises `CheckFailed`. There are three kinds:
+A check names its equation, compares two sides that were computed in different ways, and either prints one line or
+raises `CheckFailed`. There are three kinds:
 
 `symbolic`
-    SymPy brings lhs - rhs to zero. No numbers, so no tolerance.
+    SymPy reduces lhs - rhs to zero. No numbers, so no tolerance.
 `exact`
     Both sides in float64, equal up to rounding.
 `monte_carlo`
-    The mean of a sample, within z of its own standard errors of the expected value.
+    The mean of a sample is within z of its own standard errors of the expected value.
 
-A check that cannot fail shows nothing, so each refuses the input that would let it pass for free. `slip` is the other
-half of that: a wrong formula, put in on purpose, which the check inside must catch.
+A check that cannot fail shows nothing, so each refuses input that would let it pass for free. In the same spirit,
+`slip` holds a deliberately wrong formula, which the check inside must catch.
 
 >>> exact("fwd-alpha-bar", 0.1 + 0.2, 0.3)
 ✓ (fwd-alpha-bar) holds to 1e-10 · exact
@@ -19,7 +19,7 @@ half of that: a wrong formula, put in on purpose, which the check inside must ca
 ...     exact("fwd-alpha-bar", 0.25, 0.5)
 ✓ (fwd-alpha-bar) catches the slip: the square root left out · exact
 
-`diffnotes.book.ledger` reads the notebooks and says which equation has which checks, and what is missing.
+`diffnotes.book.ledger` reads the notebooks and lists the checks of each equation, and what is missing.
 """
 
 import math
@@ -38,7 +38,7 @@ LABEL = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
 class CheckFailed(AssertionError):
-    """The two sides of an equation differ. `label` and `kind` say which equation and which check."""
+    """The two sides of an equation differ; `label` names the equation and `kind` the check."""
 
     def __init__(self, label: str, kind: str, report: str) -> None:
         super().__init__(f"({label}) {kind} check: fails\n{report}")
@@ -63,17 +63,16 @@ def _known(label: str) -> str:
 
 
 def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
-    """Check that SymPy can bring lhs - rhs to zero.
+    """Check that SymPy can reduce lhs - rhs to zero.
 
     Args:
-        label: the equation's label.
         lhs, rhs: SymPy expressions, numbers, matrices, or lists and tuples of these, nested alike on both sides.
         why: what the check shows, for the ledger.
 
     Raises:
-        CheckFailed: a difference was not brought to zero. Where numbers put in for the symbols tell the sides
-            apart, they are shown; where they do not, SymPy could not decide, and the check fails all the same.
-        ValueError: a bad label, a side that is no SymPy expression, or sides of different lengths.
+        CheckFailed: a difference did not reduce to zero. The message shows numbers for the symbols at which the sides
+            differ, if it finds some; if not, SymPy could not decide, and the check fails all the same.
+        ValueError: a bad label, a side that is not a SymPy expression, or sides of different lengths.
 
     >>> import sympy
     >>> a, b = sympy.symbols("a b", positive=True)
@@ -102,25 +101,22 @@ def exact(
 ) -> None:
     """Check that two float64 results are equal up to rounding.
 
-    The rule: |lhs - rhs| <= rtol * scale + atol for every element, where the scale is the largest |lhs| or |rhs| of
-    the *whole array*. An element that is small because large ones cancelled carries the rounding of the large ones,
-    so its own size would be the wrong measure. Where no such cancellation happens, `elementwise=True` takes the
-    element's own size as its scale, and is the stricter rule.
+    The rule is |lhs - rhs| <= rtol * scale + atol for every element, where scale is the largest |lhs| or |rhs| in the
+    *whole array*: an element that is small because large ones cancelled carries their rounding. If nothing cancels,
+    use the stricter `elementwise=True`, with each element's own size as its scale.
 
-    The default, 1e-10, is about a million roundings of 2**-53 = 1.1e-16 added up with one sign: room for a product
-    or a sum over T = 1000 steps, and far below any slip in a formula.
+    The default, 1e-10, is about a million roundings of 2**-53 = 1.1e-16, all of one sign: room for a product or a sum
+    over T = 1000 steps, and far below any slip in a formula.
 
     Args:
-        label: the equation's label.
-        lhs, rhs: tensors, arrays, numbers or nested lists, of the same shape; float64 or integers.
+        lhs, rhs: tensors, arrays, numbers or nested lists of one shape; float64 or integers.
         rtol: the relative tolerance, >= 0.
         atol: an absolute tolerance, >= 0, for what is zero on paper. It has no natural size, so it needs a `why`.
-        elementwise: measure each element by its own size.
         why: where the tolerance comes from, for the ledger.
 
     Raises:
-        CheckFailed: the sides differ, or one of them holds a NaN or an infinity, which never pass.
-        ValueError: float32 and below (1e-10 means nothing there), no elements, one object on both sides, different
+        CheckFailed: the sides differ, or one of them contains NaN or infinity, which never pass.
+        ValueError: float32 or below (where 1e-10 means nothing), no elements, one object on both sides, different
             shapes, a bad label, a negative tolerance, or an `atol` without a `why`.
     """
     _known(label)
@@ -151,24 +147,23 @@ def monte_carlo(
 ) -> None:
     """Check that the mean of independent samples is within z of its standard errors of the expected value.
 
-    The standard error is the samples' own: their standard deviation (with n - 1) over sqrt(n), for each element. When
-    the equation is right, one element is off by more than z = 4 with probability 2 * Phi(-4) = 6.3e-5 (for n in the
-    hundreds and more; heavier tails of Student's t below), and m elements raise a false alarm with probability at
-    most m times that. With a seeded generator a check that has passed passes again.
+    The standard error of each element is the standard deviation of the samples (with n - 1) over sqrt(n). If the
+    equation is right, one element is off by more than z = 4 of them with probability 2 * Phi(-4) = 6.3e-5 (for n in
+    the hundreds or more; below that the tails of Student's t are heavier), and m elements raise a false alarm with
+    probability at most m times that. With a seeded generator, a check that has passed once always passes.
 
     Args:
-        label: the equation's label.
-        samples: shape (n, ...), n >= 2, independent along the first axis, any floating type.
+        samples: shape (n, ...), n >= 2, independent along the first axis, any floating dtype.
         expected: shape (...), the value that theory predicts for the mean.
         z: how many standard errors, > 0.
-        resolution: the largest error the check may overlook. Too few samples to see it (z standard errors exceed it
-            in some element) are refused, so that a noisy check cannot pass a wrong formula.
+        resolution: the largest error the check may overlook. If z standard errors exceed it in some element, the
+            samples are too few and are refused, so that a noisy check cannot pass a wrong formula.
         why: where the numbers come from, for the ledger.
 
     Raises:
         CheckFailed: a mean is too far off, or a sample or an expected value is not finite.
-        ValueError: fewer than two samples, shapes that do not fit, z <= 0, too few samples for `resolution`, or an
-            element whose samples are all equal: its standard error is zero, and `exact` is the check for it.
+        ValueError: fewer than two samples, shapes that do not match, z <= 0, too few samples for `resolution`, or an
+            element whose samples are all equal: its standard error is zero, so it is a case for `exact`.
     """
     _known(label)
     if not (math.isfinite(z) and z > 0):
@@ -178,17 +173,17 @@ def monte_carlo(
     if draws.ndim == 0 or len(draws) < 2:
         raise ValueError(f"samples must have shape (n, ...) with n >= 2, got {draws.shape}")
     if draws.shape[1:] != target.shape:
-        raise ValueError(f"expected must have shape {draws.shape[1:]}, one value a mean, got {target.shape}")
+        raise ValueError(f"expected must have shape {draws.shape[1:]}, one per mean, got {target.shape}")
     if bool(np.any(np.all(draws == draws[:1], axis=0))):
         raise ValueError(
-            "samples must vary: all draws of an element are equal, so check.exact is the check for it"
+            "samples must vary: all draws of an element are equal, which is a case for check.exact"
         )
-    with np.errstate(invalid="ignore"):  # an infinity among the draws: caught as such below
+    with np.errstate(invalid="ignore"):  # infinity among the draws is caught below
         mean = np.asarray(draws.mean(axis=0))
         allowed = np.asarray(z * draws.std(axis=0, ddof=1) / math.sqrt(len(draws)))
     if resolution is not None and bool(np.any(allowed > resolution)):
         raise ValueError(
-            f"samples must be more: {z:g} standard errors are up to {np.nanmax(allowed):.3g}, "
+            f"samples must be more numerous: {z:g} standard errors are up to {np.nanmax(allowed):.3g}, "
             f"above resolution={resolution:g}"
         )
     # one standard error beside the largest number compared, to one digit: the same on every machine
@@ -200,10 +195,10 @@ def monte_carlo(
 
 @contextmanager
 def slip(description: str) -> Iterator[None]:
-    """A classic mistake, put in on purpose: the one check inside must fail, and the slip is told as seen.
+    """A classic mistake, made on purpose: the one check inside must fail, and the slip is reported as caught.
 
     Raises:
-        CheckFailed: the check inside passed, so it does not see this mistake.
+        CheckFailed: the check inside passed, so it does not notice this mistake.
     """
     try:
         yield
@@ -213,13 +208,10 @@ def slip(description: str) -> Iterator[None]:
         raise CheckFailed("slip", "planted", f"  no check failed inside: {description}")
 
 
-# ---- what the checks are made of ------------------------------------------------------------------------------
-
-
 def _float64(name: str, value: Any, any_float: bool = False) -> Float64[np.ndarray, "..."]:
-    """`value` as a float64 array; what is stored in another floating type is refused unless `any_float`."""
+    """`value` as a float64 array; other floating dtypes are refused unless `any_float`."""
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    if hasattr(value, "detach"):  # a tensor, on whatever device; NumPy has no bfloat16
+    if hasattr(value, "detach"):  # a tensor, on any device; NumPy has no bfloat16
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
     array = np.asarray(value)
@@ -229,7 +221,7 @@ def _float64(name: str, value: Any, any_float: bool = False) -> Float64[np.ndarr
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be real numbers, got {type(value).__name__} of {dtype}")
     if array.size == 0:
-        raise ValueError(f"{name} must have an element, or nothing is checked, got shape {array.shape}")
+        raise ValueError(f"{name} must not be empty, or nothing is checked, got shape {array.shape}")
     return array.astype(np.float64)
 
 
@@ -254,7 +246,7 @@ def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: s
 
 
 def _pairs(place: str, lhs: Any, rhs: Any) -> "Iterator[tuple[str, sympy.Expr, sympy.Expr]]":
-    """The scalar pairs of two expressions, sequences or matrices, each with its place."""
+    """The pairs of scalars in two expressions, sequences or matrices, each with its place."""
     import sympy
 
     if isinstance(lhs, sympy.MatrixBase) and isinstance(rhs, sympy.MatrixBase):
@@ -276,7 +268,7 @@ def _pairs(place: str, lhs: Any, rhs: Any) -> "Iterator[tuple[str, sympy.Expr, s
 
 
 def _is_zero(difference: "sympy.Expr") -> bool:
-    """Whether SymPy can show that an expression is zero: the cheap ways first, each a proof when it succeeds."""
+    """Whether SymPy can show that an expression is zero: cheap ways first, each a proof if it succeeds."""
     import sympy
 
     ways = (
@@ -291,7 +283,7 @@ def _is_zero(difference: "sympy.Expr") -> bool:
 
 
 def _witness(left: "sympy.Expr", right: "sympy.Expr", difference: "sympy.Expr") -> str:
-    """Numbers for the symbols at which the two sides differ, if some are found: shown to the reader, no more."""
+    """Numbers for the symbols at which the two sides differ, if any are found, to show to the reader."""
     import sympy
 
     symbols = sorted(difference.free_symbols, key=str)
@@ -303,9 +295,9 @@ def _witness(left: "sympy.Expr", right: "sympy.Expr", difference: "sympy.Expr") 
         try:
             a, b = (sympy.N(side.subs(values).doit(), 30) for side in (left, right))
             apart = abs(complex(a - b)) > 1e-12 * max(abs(complex(a)), abs(complex(b)))
-        except (TypeError, ValueError):  # a side without a number: an unknown function, an integral left open
+        except (TypeError, ValueError):  # no number: an unknown function or an open integral
             continue
         if apart:
             point = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
             return f"they differ{' at ' * bool(point)}{point}: {sympy.N(a, 6)} against {sympy.N(b, 6)}"
-    return f"the difference was not brought to zero: {sympy.simplify(difference)}"
+    return f"the difference did not reduce to zero: {sympy.simplify(difference)}"

@@ -1,6 +1,6 @@
-"""Chapter 6's experiment: the same small network, trained on few images and on many, twice for each number.
+"""The experiment of chapter 6: a small network trained on few images and on many, twice for each number.
 
-    python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run goes on where it was
+    python -m diffnotes.book.generalisation    # about 25 minutes on one CPU core; a stopped run resumes
 
 For each N there are two halves, A and B: N images each, and none in common. Two networks, one for each half, start
 from the same weights and are trained in the same way. Then both are asked for samples from the same x_T. Do the
@@ -71,7 +71,7 @@ Small = Float[Tensor, "n 1 14 14"]
 
 HALVES: tuple[Half, Half] = get_args(Half)
 SIZES = (10, 100, 1000, 10_000)
-AGAIN = (10, 1000)  # the numbers of images for which B is trained a second time, with the seed 1
+AGAIN = (10, 1000)  # the sizes for which B is trained a second time, with seed 1
 FOLDER = SHIPPED / "halves"
 TABLE = "measured.json"
 STUDY = "study.json"
@@ -88,10 +88,9 @@ SCHEDULE = NoiseSchedule.linear(T=1000)
 
 
 def small_images(n: int) -> Small:
-    """The first n of Fashion-MNIST's images, test set before training set, each 2 x 2 pixels averaged: 14 x 14.
+    """The first n images of Fashion-MNIST, test set before training set, averaged over 2 x 2 pixels: 14 x 14.
 
-    The first 20,000 come with the package, the training images among them already as sums of 2 x 2 pixels. For more,
-    the training set is needed (see `fashion_mnist`).
+    The first 20,000 ship with the package; for more, the training set is needed (see `fashion_mnist`).
 
     Raises:
         ValueError: n is not in 1 .. 70,000.
@@ -106,7 +105,7 @@ def small_images(n: int) -> Small:
 
 
 def shipped_sums() -> Small:
-    """The sums of 2 x 2 pixels, 0 .. 1020, of the first 10,000 training images, whole numbers as float32."""
+    """The sums over 2 x 2 pixels, 0 .. 1020, of the first 10,000 training images, whole numbers in float32."""
     with np.load(SUMS) as file:
         return torch.from_numpy(file["sums"].astype(np.float32)).unsqueeze(1)
 
@@ -114,12 +113,12 @@ def shipped_sums() -> Small:
 def write_sums(path: Path = SUMS) -> None:
     """Make the file that `shipped_sums` reads, from the training set (see `fashion_mnist`)."""
     pixels = ((fashion_mnist("train").x[:10_000] + 1) * 127.5).round()
-    sums = 4 * F.avg_pool2d(pixels, 2)  # exact: whole numbers and quarters of them
+    sums = 4 * F.avg_pool2d(pixels, 2)  # exact: all are multiples of 1/4
     np.savez_compressed(path, sums=sums.squeeze(1).numpy().astype(np.uint16))
 
 
 def half(n: int, which: Half) -> Small:
-    """n images: every second one of the first 2 n, from the first ("A") or from the second ("B").
+    """n images: every second one of the first 2 n, starting from the first ("A") or the second ("B").
 
     Raises:
         ValueError: n is not in 1 .. 35,000, or there is no such half.
@@ -131,7 +130,7 @@ def half(n: int, which: Half) -> Small:
 
 
 def settings(n: int) -> TrainConfig:
-    """How a network is trained on n images: 3000 steps of 64, and 400 for ten images, which are soon known by heart."""
+    """How a network is trained on n images: 3000 steps of 64, but 400 for ten images, which it soon memorises."""
     return TrainConfig(steps=400 if n <= 10 else 3000, batch=64, rate=3e-3, warmup=40, ema=0.99)
 
 
@@ -164,8 +163,7 @@ class Run(NamedTuple):
 def train(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
     """The averaged network of a run, and its loss over the last eighth of the steps.
 
-    A U-Net of 124,433 weights on two resolutions. All runs of a seed start from the same weights and draw the same
-    noise.
+    A U-Net with 124,433 weights and two resolutions. Runs with the same seed share initial weights and noise.
     """
     torch.manual_seed(run.seed)  # of the first weights
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
@@ -261,7 +259,7 @@ def study_runs() -> list[Run]:
 
 
 def results(folder: Path = FOLDER) -> dict[str, Any]:
-    """What was measured with the networks of `folder`: "measured" by number of images, and where it comes from."""
+    """What was measured with the networks in `folder`: "measured", by number of images, and the provenance."""
     table: dict[str, Any] = json.loads((folder / TABLE).read_text("utf-8"))
     return table
 
@@ -270,14 +268,14 @@ def results(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 class Nearest(NamedTuple):
-    """For each picture the nearest one of a data set."""
+    """For each picture, the nearest one in a data set."""
 
     distance: Float[Tensor, " n"]  # root mean square over the pixels
     place: Int[Tensor, " n"]  # in the data set
 
 
 def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
-    """The root mean square difference per pixel of every picture of x and every picture of y, float64.
+    """The root mean square difference per pixel between every picture in x and every picture in y, float64.
 
     Raises:
         ValueError: there is no picture, or the pictures differ in shape.
@@ -289,30 +287,30 @@ def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
 
 
 def nearest(x: Pictures, data: OtherPictures) -> Nearest:
-    """The nearest picture of `data` for each of x, by `distances`."""
+    """The nearest picture in `data` for each in x, by `distances`."""
     return Nearest(*distances(x, data).min(dim=1))
 
 
 def starts(n: int) -> Small:
-    """The n starts x_T that all networks share, drawn on the CPU: there they are the same on every machine."""
+    """The n starts x_T that all networks share, drawn on the CPU, where they are the same on every machine."""
     return torch.randn(whole("n", n), 1, 14, 14, generator=Generator().manual_seed(0))
 
 
 def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
-    """DDIM without noise, the predicted x_0 kept within the range of the pixels."""
+    """DDIM without noise, with the predicted x_0 clamped to the range of the pixels."""
     return ddim_sample(SCHEDULE, model, x_T, steps, clip=1.0)
 
 
 @torch.no_grad()
 def denoising_loss(model: NoisePredictor, x0: Small, count: int = DRAWS) -> Float[Tensor, " count"]:
-    """The squared error of the predicted noise, a mean over pixels, for `count` draws of t and of the noise.
+    """The squared error of the predicted noise, averaged over pixels, for `count` draws of t and of the noise.
 
     The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call, so
     two networks' losses on the same images are paired.
     """
     check_batch(x0=x0)
     if len(x0) == 0:
-        raise ValueError("x0 must hold an image, got none")
+        raise ValueError("x0 must hold at least one image, got none")
     count, generator = whole("count", count), Generator().manual_seed(1)
     x, t = x0[torch.arange(count) % len(x0)], _loss_times(count, generator)
     noise = torch.randn(x.shape, generator=generator)
@@ -327,7 +325,7 @@ def _loss_times(count: int, generator: Generator) -> Int[Tensor, " count"]:
 
 @torch.no_grad()
 def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
-    """The x_0 that a noise predictor sees in x_t."""
+    """The x_0 that a noise predictor predicts from x_t."""
     return predict_x0(SCHEDULE, x_t, t, model(x_t, per_example(t, SCHEDULE.T, x_t)))
 
 
@@ -338,7 +336,7 @@ def measure(
     again: NoisePredictor | None = None,
     count: int = 64,
 ) -> dict[str, Any]:
-    """What the two networks for n images do from `count` common starts, and B trained again, where there is one.
+    """How the two networks for n images, and B trained again if there is one, compare from `count` common starts.
 
     Each entry holds a mean, its standard error and the number of values it is the mean of. Distances are in the units
     of the pixels (black is -1, white is 1), and of a start the mean over both networks is one value:
@@ -357,7 +355,7 @@ def measure(
       the one that has.
 
     Raises:
-        ValueError: count < 2, which has no standard error; or n is not one that `half` takes.
+        ValueError: count < 2, which gives no standard error, or `half` refuses n.
     """
     count = whole("count", count, 2)
     own, x_T = {which: half(n, which) for which in HALVES}, starts(count)
@@ -461,11 +459,9 @@ def study(folder: Path, count: int = 64) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Train what is missing in the folder, one network after the other, then measure."""
+    """Train the networks that are missing in the folder, then measure."""
     parser = Parser(prog="python -m diffnotes.book.generalisation", description=__doc__)
-    parser.add_argument(
-        "--folder", type=folder, default=FOLDER, help="where networks are looked for and written"
-    )
+    parser.add_argument("--folder", type=folder, default=FOLDER, help="where networks are read and written")
     parser.add_argument("--sizes", type=at_least(1), nargs="+", default=list(SIZES), help="numbers of images")
     parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network")
     parser.add_argument("--study", action="store_true", help="the networks of the study, and study.json")
@@ -474,7 +470,7 @@ def main(argv: list[str]) -> None:
     device = usable_device(arguments.device, meta=False)
     check_target(arguments.folder / TABLE, ".json")
     for n in arguments.sizes:
-        half(n, "A")  # which refuses a number that is too large
+        half(n, "A")  # raises if n is too large
     command = shlex.join(["python", "-m", "diffnotes.book.generalisation", *argv])
     runs = study_runs() if arguments.study else [run for n in arguments.sizes for run in _runs(n)]
     for run in runs:

@@ -1,7 +1,7 @@
 """The ledger: every labelled equation of the notebooks, with the checks that name it.
 
-It reads the notebooks' files (their JSON, and the syntax tree of their code) and runs nothing. The tests hold its list
-of problems empty; the book's page of checked equations is its table.
+It reads the files of the notebooks (their JSON, and the syntax tree of their code) and runs nothing. The tests require
+its list of problems to be empty; the book's page of checked equations is its table.
 """
 
 import ast
@@ -20,8 +20,8 @@ from diffnotes.book import check
 # function -> word on the page
 KINDS = {"symbolic": "symbolic", "exact": "exact", "monte_carlo": "Monte Carlo"}
 
-# `$$ ... $$ (label)`: the one form of a labelled equation that the book's Markdown knows. Blocks without a label match
-# too, so that the next search starts behind them and not at their closing `$$`.
+# `$$ ... $$ (label)`, the only form of a labelled equation in the book. Blocks without a label match too, so that the
+# next search starts after them and not at their closing `$$`
 _DISPLAY = re.compile(r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[^()\s]+)\))?", re.DOTALL)
 _FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -29,21 +29,21 @@ _QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL
 
 @dataclass(frozen=True)
 class Check:
-    """One call of a check, as it stands in a notebook."""
+    """One call of a check in a notebook."""
 
     label: str
     kind: str  # "symbolic", "exact" or "Monte Carlo"
     cell: int  # the index of its cell in the notebook
-    tolerance: str  # in words, with the numbers of the call; empty for a symbolic check
+    tolerance: str  # in words, with the numbers in the call; empty for a symbolic check
     why: str  # where the tolerance comes from
     slip: str  # the mistake that it must catch; empty for a check that must hold
 
 
 @dataclass(frozen=True)
 class Equation:
-    """One labelled equation, with the checks of it in the same notebook."""
+    """One labelled equation, with its checks in the same notebook."""
 
-    notebook: str  # the file's name, without .ipynb
+    notebook: str  # file name without .ipynb
     label: str
     tex: str
     cell: int
@@ -52,13 +52,13 @@ class Equation:
 
     @property
     def is_definition(self) -> bool:
-        """Whether the equation only gives a name, so that there is nothing to check."""
+        """Whether the equation only defines something, so that there is nothing to check."""
         return self.label.startswith("def-")
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The equations in the book's order, each notebook's title, and everything that is wrong."""
+    """The equations in the order of the book, the title of each notebook, and everything that is wrong."""
 
     equations: tuple[Equation, ...]
     titles: dict[str, str]
@@ -66,16 +66,13 @@ class Ledger:
 
 
 def read(notebooks: Sequence[Path]) -> Ledger:
-    """Match every labelled equation of some notebooks with the checks that name it.
-
-    Args:
-        notebooks: paths of .ipynb files, in the book's order.
+    """Match every labelled equation of the notebooks, paths in the order of the book, with the checks that name it.
 
     Returns:
-        The ledger. Its problems are: an equation without a check that holds; a check of a label that its own notebook
-        does not have; a label that is taken, or not of the form `fwd-step`; a check whose label is not written out as
-        a text; one that the saved outputs do not show to have run; a slip around more or less than one check; a cell
-        that is not Python; and a module imported in a way that would hide its checks.
+        The ledger. Its problems are: an equation without a check that holds; a check of a label that is not in its own
+        notebook; a label that is taken, or not of the form `fwd-step`; a check whose label is not a literal string, or
+        which, by the saved outputs, has not run; a slip around more or fewer checks than one; a cell that is not
+        Python; and an import of `check` that would hide its calls.
     """
     equations: list[Equation] = []
     titles: dict[str, str] = {}
@@ -92,7 +89,7 @@ def read(notebooks: Sequence[Path]) -> Ledger:
             equations.append(Equation(name, label, tex, i, holding, tuple(c for c in mine if c.slip)))
         known = {label for _, label, _ in labelled}
         problems += [
-            f"{name}, cell {c.cell}: a check names ({c.label}), which is no equation of this notebook"
+            f"{name}, cell {c.cell}: a check names ({c.label}), which is not an equation of this notebook"
             for c in checks
             if c.label not in known
         ]
@@ -101,7 +98,7 @@ def read(notebooks: Sequence[Path]) -> Ledger:
 
 
 def prose(cell: dict[str, Any]) -> str:
-    """The text of a Markdown cell, with what it quotes as code cut down to its quotes; empty for a code cell."""
+    """The text of a Markdown cell, with quoted code reduced to its quotes; empty for a code cell."""
     if cell["cell_type"] != "markdown":
         return ""
     return _QUOTED.sub("``", _FENCED.sub("", "".join(cell["source"])))
@@ -114,10 +111,10 @@ def labelled_equations(cell: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def syntax_tree(cell: dict[str, Any]) -> ast.Module:
-    """A code cell as Python's syntax tree, where lines such as `%pip install ...` stand as `pass`.
+    """The syntax tree of a code cell, with lines such as `%pip install ...` replaced by `pass`.
 
     Raises:
-        SyntaxError: the rest of the cell is not Python either.
+        SyntaxError: even then it is not Python.
     """
     source = "".join(cell["source"])
     try:
@@ -187,7 +184,7 @@ def _escaped(text: str) -> str:
 
 
 def _title(cells: list[dict[str, Any]]) -> str:
-    """A notebook's title: its first heading."""
+    """The title of a notebook: its first heading."""
     found = (re.search(r"^# +(.+)$", prose(cell), re.MULTILINE) for cell in cells)
     return next((match[1].strip() for match in found if match), "")
 
@@ -197,16 +194,16 @@ def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
     for equation in equations:
         at = f"{equation.notebook}, cell {equation.cell}"
         if equation.label in seen:
-            yield f"{at}: the label ({equation.label}) is taken, by {seen[equation.label]}"
+            yield f"{at}: the label ({equation.label}) is already taken by {seen[equation.label]}"
         seen.setdefault(equation.label, at)
         if not check.LABEL.fullmatch(equation.label):
-            yield f"{at}: ({equation.label}) is no label: lower-case words joined by '-', a letter first"
+            yield f"{at}: ({equation.label}) is not a label: lower-case words joined by '-', a letter first"
         if not equation.is_definition and not equation.checks:
             yield f"{at}: ({equation.label}) has no check in this notebook"
 
 
 def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list[Check]:
-    """Every check of a notebook, in order; what is wrong with one is added to `problems`."""
+    """Every check in a notebook, in order; whatever is wrong is added to `problems`."""
     checks: list[Check] = []
     texts: dict[str, str] = {}
     for i, cell in enumerate(cells):
@@ -236,7 +233,7 @@ class _Reader(ast.NodeVisitor):
 
     def __init__(self, cell: int, texts: dict[str, str]) -> None:
         self.cell = cell
-        self.texts = texts  # the names that the notebook has given to literal texts so far
+        self.texts = texts  # literal strings that the notebook has named so far
         self.slip = ""
         self.checks: list[Check] = []
         self.problems: list[str] = []
@@ -244,7 +241,7 @@ class _Reader(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         names = [alias.asname for alias in node.names if alias.name == "check"]
         if node.module == "diffnotes.book.check" or (node.module == "diffnotes" and any(names)):
-            self.problems.append("import check whole and under its own name, or its calls are not counted")
+            self.problems.append("import check as a whole and unrenamed, or its calls are not counted")
 
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
@@ -259,11 +256,11 @@ class _Reader(ast.NodeVisitor):
             assert isinstance(call, ast.Call)
             self.slip = _literal(call.args[0]) if call.args else ""
             if not self.slip:
-                self.problems.append("a slip must be described by a literal text")
+                self.problems.append("a slip must be described by a literal string")
         self.generic_visit(node)
         self.slip = outer
         if slips and len(self.checks) != before + 1:
-            self.problems.append("a slip must hold exactly one check: after a failing one nothing runs")
+            self.problems.append("a slip must contain exactly one check: nothing runs after one that fails")
 
     def visit_Call(self, node: ast.Call) -> None:
         function = _called(node)
@@ -275,7 +272,7 @@ class _Reader(ast.NodeVisitor):
         keywords = {keyword.arg or "**": keyword.value for keyword in node.keywords}
         written = list(itertools.takewhile(lambda a: not isinstance(a, ast.Starred), node.args))
         signature = inspect.signature(getattr(check, function))
-        # `*sides` is not written out
+        # `*sides` hides arguments
         bind = signature.bind if written == node.args else signature.bind_partial
         try:
             given = bind(*written, **keywords)
@@ -284,7 +281,7 @@ class _Reader(ast.NodeVisitor):
             return
         label = _literal(given.arguments.get("label", node))
         if not label:
-            self.problems.append(f"check.{function}: the label must be a literal text")
+            self.problems.append(f"check.{function}: the label must be a literal string")
             return
         given.apply_defaults()
         words = {k: ast.unparse(v) if isinstance(v, ast.AST) else str(v) for k, v in given.arguments.items()}
@@ -293,13 +290,13 @@ class _Reader(ast.NodeVisitor):
         why = self.texts.get(given_why.id, "") if isinstance(given_why, ast.Name) else _literal(given_why)
         if not why:
             self.problems.append(
-                f"check.{function}: why must be a literal text, or a name given to one before"
+                f"check.{function}: why must be a literal string, or the name of an earlier one"
             )
         self.checks.append(Check(label, KINDS[function], self.cell, tolerance, why, self.slip))
 
 
 def _called(node: ast.AST) -> str:
-    """The name f of a call `check.f(...)`, or nothing."""
+    """The name f in a call `check.f(...)`, or an empty string."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="check"), attr=name)):
             return name
@@ -311,12 +308,12 @@ def _literal(node: ast.AST) -> str:
 
 
 def _tolerance(function: str, words: dict[str, str]) -> tuple[str, str]:
-    """A check's tolerance in words, and where it comes from when the call does not say."""
+    """The tolerance of a check in words, and where it comes from if the call does not say."""
     if function == "symbolic":
         return "", "the difference simplifies to 0"
     if function == "exact":
         scale = "of each element" if words["elementwise"] == "True" else "of the largest element"
         absolute = f" plus {words['atol']}" if words["atol"] != "0.0" else ""
-        return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 an operation"
+        return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 per operation"
     finest = f", at most {words['resolution']}" if words["resolution"] != "None" else ""
     return f"{words['z']} standard errors{finest}", "from the spread of the samples"

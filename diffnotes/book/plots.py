@@ -1,7 +1,7 @@
-"""Figures for the notebooks: one look, readable on a light and on a dark page, and a player that scrubs offline.
+"""Figures for the notebooks, in one style, and an animation player that works offline.
 
-Every figure has an opaque white ground, so a dark page shows it as a sheet of paper. The colours are those of Okabe
-and Ito (2008), which readers with any colour vision can tell apart; lines differ in their dashes too.
+Figures have an opaque white background, so a dark page shows them as sheets of paper. The colours are those of Okabe
+and Ito (2008), which readers with any colour vision can tell apart; lines also differ in their dashes.
 """
 
 import re
@@ -25,7 +25,7 @@ RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the book: call it once, before the first figure."""
+    """Set matplotlib's defaults for the book; call it once, before the first figure."""
     mpl.rcParams.update(
         {
             "figure.facecolor": "white",
@@ -46,7 +46,7 @@ def use_style() -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows under their heads in columns aligned to the right, the first to the left; a cell prints as `str`.
+    """Print rows below their heads, the first column aligned left and the others right; cells are printed by `str`.
 
     >>> table(["steps", "error"], [(10, "0.21 ± 0.02"), (100, "0.02 ± 0.01")])
     steps        error
@@ -60,7 +60,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def estimates(ax: Axes, x: Sequence[float], values: Sequence[Any], style: str, **look: Any) -> None:
-    """Estimates (each with `value` and `stderr`) over x, as a line with error bars of one standard error."""
+    """Estimates (with `value` and `stderr`) against x, as a line with error bars of one standard error."""
     heights, errors = [v.value for v in values], [v.stderr for v in values]
     ax.errorbar(x, heights, errors, fmt=style, **{"markersize": 4, **look})
 
@@ -68,7 +68,7 @@ def estimates(ax: Axes, x: Sequence[float], values: Sequence[Any], style: str, *
 def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[str]) -> None:
     """Densities p(x, t) of shape (times, len(x)) as bands over t = 1 .. times, each t scaled to its own peak.
 
-    The bands lie over one another like inks on white paper, so none hides another.
+    The bands overlap like inks on white paper, so none hides another.
     """
     page = np.ones((1, 1, 3))
     for p, colour in zip(densities, colours, strict=True):
@@ -79,7 +79,7 @@ def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[
 
 
 def trajectories(ax: Axes, paths: Sequence[Any], colours: Sequence[str], *, alpha: float = 0.35) -> None:
-    """Paths of shape (times, walkers) over t = 0 .. times - 1, one colour a group."""
+    """Paths of shape (times, walkers) over t = 0 .. times - 1, with one colour per group."""
     for path, colour in zip(paths, colours, strict=True):
         ax.plot(np.asarray(path), color=colour, alpha=alpha, linewidth=0.8)
 
@@ -98,16 +98,16 @@ def cloud(
 def player(
     fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str, dpi: int = 80
 ) -> Any:
-    """An animation to play and scrub in the static page: matplotlib's own player, made fit for an offline book.
+    """An animation to play and scrub in the static page, as an `IPython.display.HTML`.
+
+    It is matplotlib's `Animation.to_jshtml` with fixed ids, plain characters instead of an icon font from the network,
+    and names for the picture, the slider and the buttons.
 
     Args:
         fig: the figure that `draw` draws on; it is closed afterwards.
         draw: draws frame number i, 0 <= i < frames.
         label: what the animation shows, for those who cannot see it.
-        name: a word that makes the ids on the page unique and the same at every run.
-
-    Returns an `IPython.display.HTML`. Against `Animation.to_jshtml`: ids are fixed, the icon font (which the template
-    fetches from outside) gives way to plain signs, and the picture, the slider and the buttons carry names.
+        name: a word that makes the ids unique on the page, and the same in every run.
     """
     from IPython.display import HTML
 
@@ -120,14 +120,14 @@ def player(
 
 
 def panel(draw: Callable[..., Any], **sliders: Any) -> Any:
-    """Sliders for a live notebook: whenever one is moved, `draw` is called with all their values and shown below.
+    """Sliders for a live notebook: whenever one is moved, `draw` is called with all values, and its figure shown below.
 
-    Nothing is drawn until then, so a notebook that is run without a reader saves no output but the sliders' names, the
-    same at every run. Put a plain call of `draw` in the cell before, for the page that has no Python behind it.
+    Nothing is drawn until then, so a notebook run without a reader saves the names of the sliders and nothing else, the
+    same in every run. For the page, which has no Python behind it, put a plain call of `draw` in the cell before.
 
     Args:
         draw: draws and shows a figure.
-        sliders: ipywidgets' sliders (any widget with a `value`), by the name of the argument they set.
+        sliders: ipywidgets sliders (or other widgets with a `value`), by the name of the argument they set.
     """
     from ipywidgets import Output, VBox
 
@@ -144,7 +144,7 @@ def panel(draw: Callable[..., Any], **sliders: Any) -> Any:
     return VBox([*sliders.values(), shown])
 
 
-_SIGNS = {  # what stands in for each icon of the template, by its class
+_SIGNS = {  # the replacement of each icon in the template, by its class
     "fa-minus": "−", "fa-fast-backward": "«", "fa-step-backward": "‹", "fa-play fa-flip-horizontal": "◁",
     "fa-pause": "‖", "fa-play": "▷", "fa-step-forward": "›", "fa-fast-forward": "»", "fa-plus": "+",
 }  # fmt: skip
@@ -167,7 +167,7 @@ def _offline(page: str, label: str, name: str) -> str:
 
 
 def square_grid(limit: float, side: int) -> Tensor:
-    """side x side points, float64, evenly over the square from -limit to limit; shape (side^2, 2)."""
+    """side x side points, evenly spaced over the square from -limit to limit; shape (side^2, 2), float64."""
     ticks = torch.linspace(-limit, limit, side, dtype=torch.float64)
     return torch.cartesian_prod(ticks, ticks)
 
@@ -184,7 +184,7 @@ def arrows(
 ) -> None:
     """Vectors `field` (n, 2) as arrows from the points `at`, in the units of the axes, on the square of `cloud`.
 
-    Where `known` (n,) is false an arrow is pale: it is drawn, but nothing is claimed of it.
+    An arrow is pale where `known` (n,) is false: it is drawn, but nothing is claimed about it.
     """
     at, field = np.asarray(at), np.asarray(field)
     dark = np.broadcast_to(np.asarray(known), len(at))
@@ -202,13 +202,13 @@ def arrows(
 def bound_bars(
     ax: Axes, parts: Mapping[str, Sequence[float]], exact: Sequence[float], names: Sequence[str]
 ) -> None:
-    """A bound as bars made of its terms, one bar for each of `names`, and a black line at the exact value.
+    """A bound as stacked bars, one for each of `names`, with a black line at the exact value.
 
-    What of a bar lies beyond its line is what the bound loses.
+    The part of a bar beyond its line is what the bound loses.
 
     Args:
-        parts: the terms, by their names in TeX; each has one value, in nats, for each bar.
-        exact: where the lines stand.
+        parts: the terms by their names in TeX, each with one value in nats per bar.
+        exact: where the lines are.
     """
     left = np.zeros(len(names))
     looks = cycle(zip((GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "\\\\", "..", "xx"), strict=True))
@@ -223,7 +223,7 @@ def bound_bars(
 
 
 def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
-    """A noisy value at each t = 1 .. T on logarithmic axes: averaged over five ranges of t to a factor of 10."""
+    """A noisy value for each t = 1 .. T on logarithmic axes, averaged over five ranges of t per factor of 10."""
     values = np.asarray(values)
     T = len(values)
     edges = np.unique(np.rint(np.geomspace(1, T, round(5 * np.log10(T)) + 1)).astype(int) - 1)
@@ -238,7 +238,7 @@ def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
 
 
 def arrow_chain(ax: Axes, parts: Sequence[Any], names: Sequence[str], colours: Sequence[str]) -> None:
-    """2-D vectors laid end to end from the origin, each an arrow, with their names in the legend."""
+    """2-D vectors as arrows laid end to end from the origin, with their names in the legend."""
     start = np.zeros(2)
     for part, name, colour in zip(parts, names, colours, strict=True):
         end = start + np.asarray(part)
@@ -257,7 +257,7 @@ def mark(ax: Axes, point: Any, name: str) -> None:
 
 
 def picture_row(pictures: Sequence[Any], titles: Sequence[str]) -> None:
-    """Grey pictures (any of shape (1, .., H, W)) side by side, all on the scale from -1.5 (black) to 1.5 (white)."""
+    """Grey pictures of shape (1, .., H, W) side by side, on a scale from -1.5 (black) to 1.5 (white)."""
     _, axes = plt.subplots(1, len(pictures), figsize=(7.2, 1.6))
     for ax, picture, title in zip(axes, pictures, titles, strict=True):
         grey = picture.detach().cpu().numpy()
@@ -266,11 +266,11 @@ def picture_row(pictures: Sequence[Any], titles: Sequence[str]) -> None:
 
 
 def two_grids(left: Any, right: Any, columns: Sequence[int], left_title: str, right_title: str) -> None:
-    """Two tables {row name: estimates} side by side: the number in each cell, its standard error below it."""
+    """Two tables {row name: estimates} side by side, with the value in each cell and its standard error below."""
     _, axes = plt.subplots(1, 2, figsize=(7.2, 3.4))
     for ax, table, title in zip(axes, (left, right), (left_title, right_title), strict=True):
         values = np.array([[cell.value for cell in row] for row in table.values()])
-        ink = np.log10(np.abs(values) + 0.01)  # so that small numbers differ too
+        ink = np.log10(np.abs(values) + 0.01)  # so that small numbers differ visibly
         ax.imshow(ink, cmap="Blues", aspect="auto", vmin=ink.min(), vmax=ink.max() + 1.0)
         for i, row in enumerate(table.values()):
             for j, cell in enumerate(row):
@@ -286,11 +286,12 @@ def two_grids(left: Any, right: Any, columns: Sequence[int], left_title: str, ri
 
 
 def unet_shapes(ax: Axes, rows: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]]) -> None:
-    """The parts of a U-Net in their order, each a bar as high as the side of its maps, with their channels on it.
+    """The parts of a U-Net in order, as bars as high as the side of their maps, marked with the number of channels.
+
+    Arcs from `down.i.k` to `up.i.k` are the skips.
 
     Args:
-        rows: name, shape of the input and of the output (channels, height, width), number of weights. Arcs join the
-            blocks `down.i.k` and `up.i.k`: the skips.
+        rows: name, shapes of input and output (channels, height, width), number of weights.
     """
     place = {name: i for i, (name, *_) in enumerate(rows)}
     looks = {"down": BLUE, "up": GREEN, "middle": ORANGE}
@@ -317,10 +318,10 @@ def contact_sheet(
     *,
     negative: bool = True,
 ) -> None:
-    """Grey pictures, each row a tensor (n, 1, H, W) of values in [-1, 1], as one sheet with names at the left.
+    """Grey pictures as one sheet with names at the left; each row is a tensor (n, 1, H, W) of values in [-1, 1].
 
-    The n columns may fall into equal groups, with a wider gap between them and a title above each. In a `negative` -1
-    is the white of the paper and 1 is black, so that garments on a black ground are ink on paper; else -1 is black.
+    The n columns may form equal groups, with a wider gap between them and a title above each. In a `negative` -1 is
+    white and 1 is black, so that garments on a black background become ink on paper; otherwise -1 is black.
     """
     height, width = rows[0].shape[-2:]
     n = len(rows[0]) // len(groups)

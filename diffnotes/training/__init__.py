@@ -1,1 +1,1 @@
-"""Networks and their training: what a run needs, from one laptop core to several GPUs, and the command line's work."""
+"""Networks and their training, from one laptop core to several GPUs, and the work of the command line."""

@@ -1,21 +1,20 @@
-"""Files that survive: weights to ship, and checkpoints that a killed process, a full disk or a bad copy cannot spoil.
+"""Weights to ship, and checkpoints that a killed process, a full disk or a bad copy cannot spoil.
 
-A **checkpoint** is a folder, `step-00001000`, that `sha256sum -c SHA256SUMS` can verify:
+A **checkpoint** is a folder such as `step-00001000`, which `sha256sum -c SHA256SUMS` can verify:
 
     weights.safetensors     the network as it stands
-    ema.safetensors         its running average: the one to sample from
+    ema.safetensors         its running average, the one to sample from
     optimiser.safetensors   Adam's moments, the states of torch's random generators, the loss of every step
     state.json              the step, the settings, the network's name and shapes
-    SHA256SUMS              of the four
+    SHA256SUMS              of these four
 
-It is written beside its final place under another name, every file is forced to the disk, and only then is the folder
-renamed: a rename happens or does not, so a folder with the right name is whole. (Where a checkpoint of this step is
-replaced, it bears the name `.old-step-00001000` between two renames, and counts until the new one is there.) Reading
-runs no code from the file (there is no pickle in it), and whatever is not exactly what was written is refused with a
-`ValueError`.
+It is written beside its final place under another name, every file is flushed to disk, and only then is the folder
+renamed. A rename happens or it does not, so a folder with the right name is complete. (A checkpoint being replaced is
+called `.old-step-00001000` between two renames, and counts until the new one is there.) Reading runs no code from the
+files, which contain no pickle, and anything that is not exactly as written is refused with a `ValueError`.
 
-**Weights to ship** are one safetensors file: the tensors, the betas of the schedule they were trained for (without
-which they are of no use), and a header: which network to build, where the weights come from, and the checksum.
+**Weights to ship** are one safetensors file: the tensors; the betas of the schedule they were trained for, without
+which they are useless; and a header that says which network to build and where the weights come from, with a checksum.
 """
 
 import contextlib
@@ -45,9 +44,9 @@ from diffnotes.training.networks import NETWORKS, Network
 SHIPPED = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 SUMS = "SHA256SUMS"
-BETAS = "schedule.betas"  # the name of the schedule among the tensors of a weights file
-TORCH = str(torch.__version__).split("+")[0]  # for the provenance: without the suffix that names the build
-# what file systems of clusters, of network drives and of Windows say to a call that they do not have
+BETAS = "schedule.betas"  # the schedule's name among the tensors of a weights file
+TORCH = str(torch.__version__).split("+")[0]  # for the provenance, without the suffix for the build
+# how the file systems of clusters, network drives and Windows answer a call they do not support
 MISSING = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EBADF, errno.EACCES}
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 Tensors = Mapping[str, Tensor]
@@ -55,11 +54,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Loaded(NamedTuple):
-    """What `load_model` finds in a file."""
+    """What `load_model` returns."""
 
     model: Network  # float32, in evaluation mode
     schedule: NoiseSchedule  # the one it was trained for
-    provenance: dict[str, Any]  # where it comes from, as it was given to `save_model`
+    provenance: dict[str, Any]  # as given to `save_model`
 
 
 # ---- weights to ship -----------------------------------------------------------------------------------------
@@ -72,19 +71,18 @@ def save_model(
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write the weights of `model`, and all that is needed to build and to judge it, to one safetensors file.
+    """Write the weights of `model`, with all it takes to rebuild and judge it, to one safetensors file.
 
     Args:
         path: the file, NAME.safetensors; it appears whole or not at all.
-        model: the network, or what torch.compile or DistributedDataParallel made of it.
-        schedule: the one that the network was trained for; its betas are stored.
+        model: the network, possibly compiled, or wrapped for several processes.
+        schedule: the one it was trained for; its betas are stored.
         provenance: anything that JSON can hold: command, seed, data, steps, loss.
-        dtype: how the weights are stored, e.g. torch.float16 for half the size; as they are by default.
+        dtype: for storage, e.g. torch.float16 for half the size; by default the weights' own.
 
     Raises:
-        ValueError: a weight is not finite, or not any more once it is stored as `dtype`; the path has another suffix;
-            the schedule is not the network's.
-        OSError: the disk is full or refuses; what was at `path` is untouched.
+        ValueError: a weight is not finite in `dtype`, the suffix is wrong, or the network is made for another T.
+        OSError: the file could not be written; what was at `path` is untouched.
     """
     check_T(schedule, unwrapped(model))
     save_weights(path, model, provenance, dtype, _with_betas({}, schedule))
@@ -97,10 +95,7 @@ def save_weights(
     dtype: torch.dtype | None = None,
     beside: Tensors | None = None,
 ) -> None:
-    """`save_model` for a network of any kind that has a `config`, with the tensors `beside` its weights as they are.
-
-    Other arguments and errors are those of `save_model`.
-    """
+    """`save_model` for any network with a `config`; the tensors `beside` its weights are stored as they are."""
     check_suffix(path, SUFFIX)
     model = unwrapped(model)
     tensors = {
@@ -109,19 +104,19 @@ def save_weights(
     }
     if bad := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
         raise ValueError(
-            f"weights to save must be finite in {dtype or 'their own dtype'}, not so: {', '.join(bad)}"
+            f"weights to save must be finite in {dtype or 'their own dtype'}; these are not: {', '.join(bad)}"
         )
     write_file(path, _weights_bytes(model, {**tensors, **(beside or {})}, provenance), "weights")
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
-    """The network in a file of `save_model`, the schedule it is for, and its provenance.
+    """The network in a file written by `save_model`, the schedule it was trained for, and its provenance.
 
     Args:
-        path: the file, NAME.safetensors, or the name of one that comes with the package, such as "swiss_roll".
+        path: the file, NAME.safetensors, or the bare name of one that ships with the package, such as "swiss_roll".
 
     Raises:
-        ValueError: the file is damaged, or is not of this kind; or the device is not one that `NoiseSchedule.to` takes.
+        ValueError: the file is damaged or of another kind, or `NoiseSchedule.to` would refuse the device.
         FileNotFoundError: there is no such file.
 
     >>> net, schedule, provenance = load_model("swiss_roll")
@@ -138,15 +133,15 @@ def load_weights(
     device: torch.device | str = "cpu",
     beside: Sequence[str] = (),
 ) -> tuple[Module, dict[str, Any], dict[str, Tensor]]:
-    """One of `networks`, its provenance, and the tensors `beside` its weights, from a file of `save_weights`.
+    """One of `networks`, its provenance, and the tensors `beside` its weights, from a file that `save_weights` wrote.
 
-    The network is in float32 and in evaluation mode. Names and errors are those of `load_model`.
+    The network is in float32 and in evaluation mode. Paths and errors are those of `load_model`.
     """
     device, path = usable_device(device), Path(path)
     if path.suffix != SUFFIX:
         shipped = {file.stem: file for file in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
         if str(path) not in shipped:
-            kinds = f"a {SUFFIX} file, or come with the package as {', '.join(shipped)} do"
+            kinds = f"a {SUFFIX} file, or one of those that ship with the package, {', '.join(shipped)}"
             raise FileNotFoundError(f"weights must be {kinds}, got {str(path)!r}")
         path = shipped[str(path)]
     content = path.read_bytes()
@@ -154,7 +149,7 @@ def load_weights(
     try:
         header = _header(content)
         digest = header.pop("sha256")
-        with torch.device("meta"):  # shapes without numbers: the numbers come from the file
+        with torch.device("meta"):  # shapes only: the values come from the file
             model = networks[header["network"]](**header["config"])
         provenance: dict[str, Any] = header["provenance"]
         others = {name: tensors[name] for name in beside}
@@ -171,12 +166,12 @@ def load_weights(
 
 
 def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
-    """The content of a file of `save_model`, without provenance and whatever the weights are: for a checkpoint."""
+    """The content of a file as `save_model` writes it, but without provenance or checks: for a checkpoint."""
     return _weights_bytes(model, _with_betas(model.state_dict(), schedule), None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside what torch.compile, DataParallel or DistributedDataParallel has made of it."""
+    """The network inside whatever torch.compile and the `WRAPPERS` have made of it."""
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
@@ -198,12 +193,12 @@ def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, 
         "provenance": dict(provenance or {}),
     }
     header["sha256"] = _digest(tensors, header)
-    # one entry only: safetensors writes several in an order that changes from call to call, and bytes are to be alike
+    # a single entry: safetensors writes several in varying order, and equal weights should give equal bytes
     return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
 
 
 def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
-    """Raise ValueError for tensors that are not those of this architecture, naming the first that is off."""
+    """Raise ValueError, naming the first misfit, if the tensors are not those of this architecture."""
     have = {name: tuple(value.shape) for name, value in tensors.items()}
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in [*want, *have]:
@@ -219,12 +214,12 @@ def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep `folder` for this run until it ends. The lock falls with its process, so a killed one leaves none behind.
+    """Lock `folder` for this run until it ends. The lock dies with its process, so a killed run leaves none behind.
 
-    Where the system or the file system has no locks, there is none.
+    Without support for locks in the system or the file system, there is no lock.
 
     Raises:
-        OSError: another run has it, the message says which; or it cannot be written.
+        OSError: another run (the message says which) holds the lock, or the folder cannot be written.
     """
     try:
         from fcntl import LOCK_EX, LOCK_NB, flock
@@ -238,7 +233,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             with _if_possible():
                 flock(file, LOCK_EX | LOCK_NB)
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                raise BlockingIOError  # between the two lines before, its owner has given it up
+                raise BlockingIOError  # its owner gave it up just before we locked it
         except BlockingIOError as error:
             file.seek(0)
             raise OSError(f"folder {folder} is in use by {file.read(200) or 'another run'}") from error
@@ -255,7 +250,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
     """Write `files` as the checkpoint of `step`, then delete all but the `keep` newest up to this step.
 
     Raises:
-        OSError: the disk is full or refuses. The checkpoints that were there are untouched.
+        OSError: it could not be written; earlier checkpoints are untouched.
     """
     _clear(folder)
     final = folder / f"step-{step:08d}"
@@ -266,7 +261,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
         for name, content in {**files, SUMS: sums.encode()}.items():
             _write(temporary / name, content)
         _sync_folder(temporary)
-        if final.is_dir():  # a checkpoint that was refused, or this very one
+        if final.is_dir():  # a checkpoint of this step, refused or good
             os.rename(final, old)
         os.rename(temporary, final)
         _sync_folder(folder)
@@ -285,7 +280,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """The content of state.json, and the tensors of each safetensors file, of a checkpoint that is exactly as written.
+    """The content of state.json and the tensors of each safetensors file, if the checkpoint is exactly as written.
 
     Raises:
         ValueError: a file is missing, truncated or altered.
@@ -307,26 +302,26 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder` from the oldest to the newest, by the step in their names."""
+    """The checkpoints in `folder`, oldest first, by the step in their names."""
     found = {_step_in_name(path): path for path in folder.glob(".old-step-*") if _step_in_name(path) >= 0}
     found |= {_step_in_name(path): path for path in folder.glob("step-*") if _step_in_name(path) >= 0}
     return [found[step] for step in sorted(found)]
 
 
 def _step_in_name(path: Path) -> int:
-    """The step of a checkpoint; -1 for what is none."""
+    """The step of a checkpoint, or -1 if it is none."""
     match = re.fullmatch(r"(?:\.old-step-(?=\d{8,}$)|step-)(\d+)", path.name)
     return int(match[1]) if match and path.is_dir() else -1
 
 
 def _free(folder: Path, kind: str, step: int) -> Path:
-    """A name for a folder of ours that nothing has yet: that of this step, as a rule."""
+    """A free name for a folder of ours, normally that of this step."""
     names = (folder / f"{kind}-step-{number:08d}" for number in itertools.count(step))
     return next(path for path in names if not os.path.lexists(path))
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a process has left that was killed while it wrote; but not the only checkpoint of a step."""
+    """Delete what processes killed while writing have left, but not the only checkpoint of a step."""
     kept = list_checkpoints(folder)
     for path in folder.glob(".*-step-*"):
         if re.fullmatch(r"\.(tmp|old)-step-\d{8,}", path.name) and path.is_dir() and path not in kept:
@@ -337,10 +332,10 @@ def _clear(folder: Path) -> None:
 
 
 def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
-    """Write a file so that it appears whole or not at all, and what was there before stays until then.
+    """Write a file so that it appears whole or not at all; until then, what was there before stays.
 
     Raises:
-        OSError: the disk is full or refuses; the message says `what` could not be written.
+        OSError: it could not be written; the message says `what`.
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -356,11 +351,7 @@ def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
 
 
 def check_target(path: Path, *suffixes: str) -> None:
-    """Raise before any work what `write_file` would raise after it; and ValueError for a path without these suffixes.
-
-    Raises:
-        ValueError, OSError: the suffix is another; no file can be written there.
-    """
+    """Raise OSError, before any work, if `path` cannot be written; ValueError if it has none of the suffixes."""
     check_suffix(path, *suffixes)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
@@ -372,7 +363,7 @@ def check_target(path: Path, *suffixes: str) -> None:
 
 
 def check_suffix(path: str | Path, *suffixes: str) -> None:
-    """Raise ValueError for a path that ends in none of these."""
+    """Raise ValueError unless `path` ends in one of these."""
     if Path(path).suffix not in suffixes:
         raise ValueError(
             f"the name of a file to write must end in {' or '.join(suffixes)}, got {str(path)!r}"
@@ -380,7 +371,7 @@ def check_suffix(path: str | Path, *suffixes: str) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
+    """Write a file and wait until it is on disk."""
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
@@ -388,7 +379,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the file system can be asked to."""
+    """Wait until the names in a folder are on disk, if the file system supports that."""
     with _if_possible():
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -399,7 +390,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _if_possible() -> Iterator[None]:
-    """Go on where the file system does not have this call."""
+    """Ignore the error if the file system does not support the call."""
     try:
         yield
     except OSError as error:
@@ -415,7 +406,7 @@ def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    """What `_weights_bytes` says about its tensors. The file starts with 8 bytes of length, and JSON of that length."""
+    """The header that `_weights_bytes` wrote. A file starts with 8 bytes of length, then JSON of that length."""
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     header: dict[str, Any] = json.loads(metadata.get("diffnotes", "{}"))
@@ -423,7 +414,7 @@ def _header(content: bytes) -> dict[str, Any]:
 
 
 def _digest(tensors: Tensors, header: Mapping[str, Any]) -> str:
-    """SHA-256 of the header, and of the names, types, shapes and numbers of the tensors."""
+    """SHA-256 of the header and of the names, dtypes, shapes and values of the tensors."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]

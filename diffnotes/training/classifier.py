@@ -1,16 +1,15 @@
-"""A small network that knows the garments of Fashion-MNIST: the eye that generated images are judged by.
+"""A small classifier for the garments of Fashion-MNIST, by which generated images are judged.
 
-Pixels are no way to compare two sets of images: a coat moved by one pixel is a new image to them, and a grey blur is
-close to everything. A network that was trained to tell ten kinds of garments apart has learnt what matters, and its
-last but one layer says it in 64 numbers, the **features**. The Fréchet distance compares the features of generated
-images with those of real ones (`diffnotes.metrics.frechet_distance`), and the last layer says which garment an image
-shows, so whether a conditional model made what it was asked for.
+Pixels are a poor way to compare sets of images: for them a coat moved by one pixel is a new image, and a grey blur is
+close to everything. A network trained to tell ten kinds of garment apart has learnt what matters, and its last but one
+layer says it in 64 numbers, the **features**. The Fréchet distance compares the features of generated and real images
+(`diffnotes.metrics.frechet_distance`); the last layer says which garment an image shows, and so whether a conditional
+model made what it was asked for.
 
-The weights that come with the package are those that this command makes:
+The weights that ship with the package were made by this command:
 
     python -m diffnotes.training.classifier --out diffnotes/weights/fashion_classifier.safetensors
 
->>> import torch
 >>> network, provenance = load_classifier("fashion_classifier")
 >>> images = torch.zeros(3, 1, 28, 28)
 >>> network.features(images).shape, network(images).shape
@@ -38,20 +37,16 @@ from diffnotes.training.networks import Image
 from diffnotes.training.options import Parser, at_least, one_line
 
 BATCH = 128
-SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # of the gradient descent
+SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # for gradient descent
 
 
 class Classifier(nn.Module):
-    """Five 3 x 3 convolutions, two of them halving the side; 64 features; one score a class. 0.18 million weights.
+    """Five 3 x 3 convolutions, two of which halve the side; 64 features; one score per class. 0.18 million weights.
 
-    The features are a linear map of what the convolutions see in each quarter of the image, standardised: over the
-    training images each has mean 0 and variance 1. That gives the Fréchet distance a scale: where it is 1, the means
-    are one standard deviation of one feature apart.
-
-    Args:
-        channels: of the images.
-        classes: how many there are to tell apart.
-        width: channels of the first convolution; the others have 2 and 4 times as many.
+    The features are a linear map of what the convolutions see in each quarter of the image. Over the training images
+    each has mean 0 and variance 1, which gives the Fréchet distance a scale: 1 if the means differ by one standard
+    deviation of one feature. `width` is the number of channels of the first convolution; later ones have 2 and 4 times
+    as many.
     """
 
     num_features = 64
@@ -79,14 +74,10 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.num_features, classes)
 
     def features(self, x: Image) -> Float[Tensor, "batch features"]:
-        """What the images show, float32, shape (batch, 64).
+        """The features of images on [-1, 1], float32, shape (batch, 64).
 
-        Args:
-            x: images in [-1, 1], any floating type. Values outside are clamped: a sampler may leave the range a
-                little, and a screen would clamp them too.
-
-        Raises:
-            ValueError: `x` is not floating point. (Clamped, bytes would all be white.)
+        Values outside the range are clamped, as a screen would do: samples may leave it a little. An `x` that is not
+        floating point is a ValueError (clamped bytes would be all white).
         """
         check_batch(x=x)
         seen = x.to(self.head.weight.dtype).clamp(-1, 1)
@@ -94,7 +85,7 @@ class Classifier(nn.Module):
         return features.float()
 
     def forward(self, x: Image) -> Float[Tensor, "batch classes"]:
-        """A score for each class, shape (batch, classes): the logarithm of its probability, up to a constant."""
+        """One score per class, shape (batch, classes): the log-probability up to a constant."""
         scores: Tensor = self.head(F.silu(self.features(x)).to(self.head.weight.dtype))
         return scores
 
@@ -102,9 +93,9 @@ class Classifier(nn.Module):
 def load_classifier(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier in a file that this module's command wrote, in evaluation mode, and its provenance.
+    """The classifier in a file written by this module's command, in evaluation mode, and its provenance.
 
-    Path and errors are those of `diffnotes.training.checkpoint.load_model`.
+    Paths and errors are those of `diffnotes.training.checkpoint.load_model`.
     """
     network, provenance, _ = load_weights(path, {"Classifier": Classifier}, device)
     return network, provenance
@@ -112,33 +103,33 @@ def load_classifier(
 
 @torch.no_grad()
 def predict(network: Classifier, x: Image, batch: int = 1000) -> Labels:
-    """The most likely class of each image, int64, shape (batch,); `batch` images at a time."""
+    """The most likely class of each image, int64, shape (n,), computed for `batch` images at a time."""
     check_batch(x=x)
     return torch.cat([network(part).argmax(1) for part in torch.split(x, whole("batch", batch))])
 
 
 def accuracy(network: Classifier, images: Images) -> float:
-    """The share of the images that are given their own class."""
+    """The share of the images that are classified correctly."""
     x, y = _checked(images)
     return float((predict(network, x) == y).double().mean())
 
 
 def train_classifier(images: Images, epochs: int, seed: int = 0, progress: bool = False) -> Classifier:
-    """A classifier trained on `images`, on their device, each shown once an epoch and mirrored or not at random.
+    """A classifier trained on `images`, on their device, each shown once per epoch and mirrored at random.
 
-    Gradient descent with momentum; its rate rises for a quarter of the run and then falls to zero (OneCycleLR). The
-    arithmetic is bfloat16, the weights are float32. The result is a function of the arguments, on one machine.
+    The rate of gradient descent with momentum rises for a quarter of the run and then falls to zero (OneCycleLR). The
+    arithmetic is bfloat16, the weights are float32. On one machine, the result is a function of the arguments.
 
     Raises:
-        ValueError: no images, or images or labels of a wrong type; fewer than five steps; a loss that is not finite.
+        ValueError: no images, images or labels of a wrong type, fewer than five steps, or a loss that is not finite.
     """
     x, y = _checked(images)
     epochs, seed, batch = whole("epochs", epochs), whole("seed", seed, None), min(BATCH, len(x))
     steps = epochs * (len(x) // batch)
     if steps < 5:
         raise ValueError(f"epochs must make 5 steps or more, got {epochs} of {len(x) // batch} steps each")
-    torch.manual_seed(seed)  # of the first weights
-    generator = Generator().manual_seed(seed)  # of the order, and of what is mirrored
+    torch.manual_seed(seed)  # for the initial weights
+    generator = Generator().manual_seed(seed)  # for the order and the mirroring
     network = Classifier(channels=x.shape[1], classes=int(y.max()) + 1).to(x.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
@@ -163,7 +154,7 @@ def train_classifier(images: Images, epochs: int, seed: int = 0, progress: bool 
         losses[k] = loss.detach()
     if not bool(losses.isfinite().all()):
         raise ValueError(
-            f"the loss must be finite, it is not from step {int((~losses.isfinite()).nonzero()[0])} on"
+            f"the loss must be finite, but is not from step {int((~losses.isfinite()).nonzero()[0])} on"
         )
     return network.eval()
 
@@ -174,7 +165,7 @@ def _checked(images: Images) -> Images:
     check_batch(x=x)
     check_integers(y=y)
     if not len(x) == len(y) > 0:
-        raise ValueError(f"images must be at least one, with a label each, got {len(x)} and {len(y)} labels")
+        raise ValueError(f"images must be one or more, each with a label, got {len(x)} and {len(y)} labels")
     if int(y.min()) < 0:
         raise ValueError(f"y must not be negative, got {int(y.min())}")
     return Images(x, y.long())
@@ -186,18 +177,18 @@ def _convolution(channels: int, out_channels: int, stride: int) -> list[nn.Modul
 
 
 def main(argv: list[str]) -> None:
-    """Train on the training set, test on the test set, and write the weights with the accuracy."""
+    """Train on the training set, test on the test set, and save the weights with the accuracy."""
     parser = Parser(prog="python -m diffnotes.training.classifier")
     parser.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
     parser.add_argument("--epochs", type=at_least(1), default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     check_target(arguments.out, SUFFIX)
-    torch.set_num_threads(1)  # the order of the sums, and so the last bits, depend on it
+    torch.set_num_threads(1)  # the order of sums depends on it, and so do the last bits
     network = train_classifier(
         fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True
     )
-    network = network.half().float()  # as they are stored
+    network = network.half().float()  # as they will be stored
     reached = accuracy(network, fashion_mnist("test"))
     provenance = {
         "command": shlex.join(["python", "-m", "diffnotes.training.classifier", *argv]),
@@ -208,7 +199,7 @@ def main(argv: list[str]) -> None:
         "torch": TORCH,
     }
     save_weights(arguments.out, network, provenance, torch.float16)
-    print(f"{arguments.out}: {100 * reached:.2f}% of the test images are given their own class")
+    print(f"{arguments.out}: {100 * reached:.2f}% of the test images are classified correctly")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train a network of this book, draw samples from it, evaluate it. Each command tells its options with --help.
+"""Train the networks of this book, draw samples from them, evaluate them. Add --help to a command to list its options.
 
     python -m diffnotes train --preset fashion-cpu --folder run --out weights.safetensors
     python -m diffnotes sample weights.safetensors --classes 0 1 2 3 4 5 6 7 8 9 --out grid.png
     python -m diffnotes evaluate weights.safetensors --count 1000 --every 27
 
-The same under `torchrun --nproc-per-node N -m diffnotes ...` uses N processes, with a GPU each where there are GPUs.
+Under `torchrun --nproc-per-node N -m diffnotes ...`, N processes do the same, each on its own GPU if there are GPUs.
 """
 
 import argparse
@@ -38,7 +38,7 @@ BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28)
 
 
 def train(arguments: Namespace, device: torch.device, command: str) -> None:
-    """Run a preset."""
+    """Train the network of a preset."""
     preset = PRESETS[arguments.preset]()
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
     config = dataclasses.replace(
@@ -67,13 +67,13 @@ def train(arguments: Namespace, device: torch.device, command: str) -> None:
 
 
 def sample(arguments: Namespace, device: torch.device, command: str) -> None:
-    """Draw samples, and write them as a picture or as numbers."""
+    """Draw samples, and save them as a picture or as an array."""
     for path in arguments.out if distributed.rank() == 0 else ():
         check_target(path, ".png", ".npz")
     net, schedule, _ = load_model(arguments.weights, device)
     shape = _shape(net)
     if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
-        raise ValueError(f"out must name an .npz: samples of shape {shape} are no images")
+        raise ValueError(f"out must be an .npz file: samples of shape {shape} are not images")
     x = _drawn(arguments, net, schedule, arguments.count)
     for path in arguments.out if distributed.rank() == 0 else ():
         if path.suffix == ".png":
@@ -86,7 +86,7 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
 
 
 def _drawn(arguments: Namespace, net: Network, schedule: NoiseSchedule, n: int) -> Tensor:
-    """n samples, by the options of `_sampling_options`."""
+    """n samples, drawn as `_sampling_options` say."""
     shape = _shape(net)
     clip = 1.0 if len(shape) == 3 else None
     return run.samples(schedule, net, n, shape, clip=clip, progress=True, **_how(arguments))
@@ -98,18 +98,18 @@ def _how(arguments: Namespace) -> dict[str, Any]:
 
 
 def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
-    """Print one object of JSON: bits per dimension on test images, the terms of the bound, and a standard error.
+    """Print as JSON the bits per dimension of test images, with a standard error, and the terms of the bound.
 
-    With --frechet N also the Fréchet distance of N samples to the test images, in the features of the classifier that
-    comes with the package; and with --classes the share of samples that it gives the class they were asked for.
+    With --frechet N, also the Fréchet distance between N samples and the test images, in the features of the shipped
+    classifier; with --classes, also the share of samples that it assigns to the requested class.
     """
     net, schedule, _ = load_model(arguments.weights, device)
     if len(_shape(net)) != 3:
-        raise ValueError(f"weights must be of a network for images, got an {type(net).__name__}")
+        raise ValueError(f"weights must belong to a network for images, got an {type(net).__name__}")
     load, _ = BY_CHANNELS[_shape(net)[0]]
     if arguments.frechet and load is not fashion_mnist:
-        raise ValueError("frechet must be 0 but for Fashion-MNIST, whose classifier comes with the package")
-    if arguments.frechet:  # what it would refuse is refused now, and not after hours
+        raise ValueError("frechet must be 0 except for Fashion-MNIST, the only data set with a classifier")
+    if arguments.frechet:  # fail now, not after hours
         run.check_sampling(schedule, net, arguments.frechet, **_how(arguments))
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
@@ -143,13 +143,13 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
         if arguments.frechet:
             drawn = _drawn(arguments, net, schedule, arguments.frechet)
             report["frechet"] = _compared(drawn, real, arguments.classes) if distributed.rank() == 0 else None
-    finally:  # whatever happens to the samples, the likelihood is told
+    finally:  # whatever happens to the samples, the likelihood is reported
         if distributed.rank() == 0:
             print(json.dumps(report))
 
 
 def _compared(x: Tensor, real: Tensor, classes: Sequence[int]) -> dict[str, Any]:
-    """How far samples are from real images, and whether they show the classes they were asked for."""
+    """How far samples are from real images, and how many show the class they were asked for."""
     classifier, _ = load_classifier("fashion_classifier")
     found = frechet_distance(x, real, classifier.features)
     report = {"samples": len(x), "distance": round(found.value, 6), "stderr": round(found.stderr, 6)}
@@ -160,12 +160,12 @@ def _compared(x: Tensor, real: Tensor, classes: Sequence[int]) -> dict[str, Any]
 
 
 def _shape(net: Network) -> tuple[int, ...]:
-    """Of what it was trained on: a point, or an image of the data set of this book that has as many channels."""
+    """The shape of an example: a point, or an image of this book's data set with that many channels."""
     if isinstance(net, MLP):
         return (net.dim,)
     channels: int = net.config["channels"]
     if channels not in BY_CHANNELS:
-        raise ValueError(f"weights must be of a network for images of 1 or 3 channels, got {channels}")
+        raise ValueError(f"weights must belong to a network for images with 1 or 3 channels, got {channels}")
     return (channels, *2 * (BY_CHANNELS[channels][1],))
 
 
@@ -196,12 +196,10 @@ def parser() -> ArgumentParser:
 def _train_options(sub: ArgumentParser) -> None:
     sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
     sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    sub.add_argument(
-        "--folder", type=folder, help="for checkpoints, metrics, pictures; a stopped run goes on from there"
-    )
-    sub.add_argument("--data", type=folder, help="the folder that the data are in, or are downloaded to")
+    sub.add_argument("--folder", type=folder, help="for checkpoints (to resume from), metrics and pictures")
+    sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
     sub.add_argument("--grid-every", type=at_least(1), help="steps between pictures of samples")
-    group = sub.add_argument_group("instead of the preset's")
+    group = sub.add_argument_group("settings that override the preset")
     for name in ("steps", "batch", "accumulate", "save-every"):
         group.add_argument(f"--{name}", type=at_least(1))
     group.add_argument("--warmup", type=at_least(0))
@@ -211,50 +209,38 @@ def _train_options(sub: ArgumentParser) -> None:
 
 
 def _sample_options(sub: ArgumentParser) -> None:
-    sub.add_argument(
-        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
-    )
-    sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png, an .npz, or both")
-    sub.add_argument("--count", type=at_least(1), default=100, help="how many (100)")
+    sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
+    sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png file, an .npz file, or both")
+    sub.add_argument("--count", type=at_least(1), default=100, help="the number of samples (default 100)")
     _sampling_options(sub)
 
 
 def _sampling_options(sub: ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--batch", type=at_least(1), default=50, help="images that are worked out together (50)")
-    group = sub.add_argument_group("samples")
+    sub.add_argument("--batch", type=at_least(1), default=50, help="images per batch (default 50)")
+    group = sub.add_argument_group("sampling")
     group.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
-    group.add_argument("--steps", type=at_least(1), help="50 for ddim, 20 for 2m, all for ddpm")
-    group.add_argument("--eta", type=_eta, default=0.0, help="of ddim, in [0, 1], or sigma_hat")
+    group.add_argument("--steps", type=at_least(1), help="default: 50 for ddim, 20 for 2m, all for ddpm")
+    group.add_argument("--eta", type=_eta, default=0.0, help="for ddim: in [0, 1], or sigma_hat (default 0)")
     group.add_argument("--spacing", choices=get_args(Spacing), default="trailing", help="of the steps")
-    group.add_argument(
-        "--classes", type=at_least(0), nargs="+", default=[], help="to draw in turn, one a column"
-    )
-    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w, 0 for none")
+    group.add_argument("--classes", type=at_least(0), nargs="+", default=[], help="to draw, one per column")
+    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w (default 0: no guidance)")
     group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
 
 
 def _evaluate_options(sub: ArgumentParser) -> None:
-    sub.add_argument(
-        "weights", type=Path, help="a file, or the bare name of weights that come with the package"
-    )
-    sub.add_argument("--data", type=folder, help="the folder that the data are in, or are downloaded to")
-    sub.add_argument(
-        "--count", type=at_least(1), help="how many test images, from the first; all if it is left out"
-    )
-    sub.add_argument(
-        "--every", type=at_least(1), default=1, help="of the terms of the bound take one in so many"
-    )
+    sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
+    sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
+    sub.add_argument("--count", type=at_least(1), help="use the first COUNT test images (default: all)")
+    sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
     sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
-    sub.add_argument("--conditional", action="store_true", help="tell the network the labels")
-    sub.add_argument(
-        "--frechet", type=_frechet, default=0, help="compare so many samples with the test images"
-    )
+    sub.add_argument("--conditional", action="store_true", help="give the network the labels")
+    sub.add_argument("--frechet", type=_frechet, default=0, help="how many samples to compare (default 0)")
     _sampling_options(sub)
 
 
 def main(argv: list[str]) -> None:
-    """Read the command line and do what it says. What goes wrong is one line on stderr; see `command.one_line`."""
+    """Run the command line; an error becomes one line on stderr, see `options.one_line`."""
     with one_line("diffnotes"):
         arguments = parser().parse_args(argv)
         with distributed.job(arguments.device) as device:

@@ -1,9 +1,9 @@
-"""Several processes that work on one job, on one machine or on many, by torch's own engine.
+"""Several processes on one job, on one machine or many, by torch.distributed.
 
     torchrun --nproc-per-node 4 -m diffnotes train --preset fashion-gpu --folder run --out weights.safetensors
 
-starts four of them. Each has a rank in 0 .. size-1, and a GPU of its own where there are GPUs. Without `torchrun` there
-is one process, of rank 0, and everything here does nothing.
+starts four. Each has a rank in 0 .. size-1, and a GPU of its own if there are GPUs. Without `torchrun` there is one
+process, of rank 0, and nothing here has any effect.
 
 >>> rank(), size()
 (0, 1)
@@ -24,29 +24,28 @@ from tqdm.auto import tqdm
 
 from diffnotes.arguments import usable_device
 
-PATIENCE = timedelta(minutes=30)  # that a process has for the slowest of the others
+PATIENCE = timedelta(minutes=30)  # how long a process waits for the slowest of the others
 
 
 def rank() -> int:
-    """The number of this process in 0 .. size-1; rank 0 writes the files."""
+    """The number of this process, in 0 .. size-1; rank 0 writes the files."""
     return dist.get_rank() if _several() else 0
 
 
 def size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if _several() else 1
 
 
 @contextlib.contextmanager
 def job(device: str) -> Iterator[torch.device]:
-    """Join the processes that `torchrun` has started, if it has, and give the device of this one.
+    """Join the processes that `torchrun` has started, if any, and yield the device of this one.
 
-    Args:
-        device: "cpu", whose processes talk by gloo; or "cuda", by nccl, one GPU each.
+    `device` is "cpu", with gloo between the processes, or "cuda", with nccl and one GPU each.
 
     Raises:
-        ValueError: it is none to work on (see `NoiseSchedule.to`).
-        ConnectionError: the processes do not find each other, or another one has stopped.
+        ValueError: the device cannot be used (see `NoiseSchedule.to`).
+        ConnectionError: the processes cannot find each other, or another one has stopped.
     """
     several = "RANK" in os.environ
     if several and device.startswith("cuda"):
@@ -75,7 +74,7 @@ def job(device: str) -> Iterator[torch.device]:
 
 @contextlib.contextmanager
 def first_here() -> Iterator[None]:
-    """Let one process of each machine go before its others, such as to download what they then find."""
+    """Let one process per machine go first, for instance to download what the others then find."""
     waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
     if waits:
         barrier()
@@ -85,12 +84,12 @@ def first_here() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process gets here."""
     _sum_(torch.zeros(1))
 
 
 def average_(x: Tensor) -> None:
-    """Put the mean over all processes into `x`, on any device."""
+    """Replace `x`, on any device, by its mean over all processes."""
     if size() > 1:
         _sum_(x)
         x /= size()
@@ -114,19 +113,16 @@ def in_batches(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
 ) -> Tensor:
-    """`work` for n examples, batch by batch, the batches dealt out to the processes; every process gets all of it.
+    """`work` on n examples in batches, dealt out to the processes; each gets the whole result.
 
-    What a batch comes to must follow from its number (seed a generator with it), not from the batches before. Then
-    the outcome is the same for any number of processes.
+    The result for a batch must depend on its number (seed a generator with it), not on earlier batches. Then the whole
+    is the same for any number of processes. n and batch must be at least 1, or ValueError.
 
     Args:
-        work: `work(number, rows)` gives the rows of batch `number`, of shape (rows.stop - rows.start, *shape).
+        work: `work(number, rows)` returns the rows of batch `number`, of shape (rows.stop - rows.start, *shape).
 
     Returns:
         Shape (n, *shape), on the CPU.
-
-    Raises:
-        ValueError: n or batch is below 1.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
@@ -135,7 +131,7 @@ def in_batches(
     for number in tqdm(mine, disable=not progress or rank() > 0, unit="batch"):
         rows = slice(number * batch, min((number + 1) * batch, n))
         whole[rows] = work(number, rows).to("cpu", dtype)
-    _sum_(whole)  # the other processes have zeros there, so nothing is rounded
+    _sum_(whole)  # the other processes have zeros in these rows, so nothing is rounded
     return whole
 
 

@@ -1,21 +1,18 @@
-"""The training loop: L_simple, an average of the weights to sample from, and a run that nothing can spoil.
+"""The training loop: L_simple, an average of the weights to sample from, and runs that can be resumed exactly.
 
-`fit` is the whole of it for a notebook; `Trainer` is one step at a time.
+`fit` does a whole run; `Trainer` takes one step at a time.
 
-Every draw of step k, the data, the times t, the noise and the dropped labels, comes from a generator that is seeded
-with (seed, k). So a step is a function of the weights, the optimiser's state and k: there is no stream of random
-numbers to lose, and a run that was killed and resumed ends with the same bits as one that was not (on the same
-machine, with the same number of threads). What is random inside a network (dropout) uses torch's global
-generators; checkpoints hold their states.
+All randomness in step k (data, times, noise, dropped labels) comes from generators seeded with (seed, k). So a step is
+a function of the weights, the state of the optimiser and k: there is no stream of random numbers to lose, and a run
+that was killed and resumed ends with the same bits as one that was not (on the same machine, with the same number of
+threads). Dropout inside a network uses torch's global generators, whose states are in the checkpoints.
 
-Where `torchrun` has started several processes (see `training.distributed`), a step is that of one process at the same
-batch, up to rounding: each draws all that is random of the step, which is cheap, and trains on every size-th example
-of it. So a run may be resumed by any number of processes.
+If `torchrun` has started several processes (see `training.distributed`), together they take the steps of one process on
+the same batch, up to rounding: each draws all the randomness of the step, which is cheap, and trains on every size-th
+example. So any number of processes may resume a run.
 
->>> import torch
 >>> from diffnotes.data import swiss_roll
 >>> from diffnotes.training.networks import MLP
->>> from diffnotes.schedule import NoiseSchedule
 >>> config = TrainConfig(steps=200, batch=256, rate=3e-3)
 >>> trained = fit(NoiseSchedule.linear(T=1000), MLP(dim=2, T=1000), swiss_roll, config)
 >>> len(trained.losses), bool(trained.losses[-10:].mean() < trained.losses[0])
@@ -72,26 +69,26 @@ class TrainConfig:
 
     Args:
         steps: optimiser steps.
-        batch: examples a step.
-        rate: the learning rate of AdamW at its height.
+        batch: examples per step.
+        rate: the peak learning rate of AdamW.
         warmup: steps over which the rate rises from 0.
-        decay: "cosine" down to 0 at the last step, or "constant".
+        decay: "cosine", down to 0 at the last step, or "constant".
         weight_decay: of AdamW.
-        clip: the longest gradient that passes unshortened (2-norm over all weights), or None.
-        accumulate: the parts that each batch is split into, one after the other, to save memory; the gradient is that
-            of the whole batch, up to rounding.
-        ema: the share of the average that stays at every step, once it has risen to it (see `ema_decay`); the average
-            then looks back over about 1 / (1 - ema) steps.
-        times: how t is drawn; see `draw_times`.
+        clip: the largest 2-norm of the gradient over all weights; longer gradients are shortened to it. None: no limit.
+        accumulate: how many parts each batch is split into to save memory; the gradient is that of the whole batch, up
+            to rounding.
+        ema: the decay of the running average, once it has risen to it (see `ema_decay`). The average then looks back
+            over about 1 / (1 - ema) steps.
+        times: how t is drawn, see `draw_times`.
         label_drop: the probability that a label is replaced by "no label".
-        bf16: run the network in bfloat16 by autocast; weights, loss and optimiser stay in float32.
+        bf16: run the network in bfloat16 under autocast; weights, loss and optimiser stay in float32.
         compile: run the network through torch.compile.
-        seed: of every draw.
-        save_every: steps between checkpoints, where a folder for them is given.
+        seed: for everything random.
+        save_every: steps between checkpoints, if there is a folder for them.
         keep: how many checkpoints are kept.
 
     Raises:
-        ValueError: one of them is out of range.
+        ValueError: a setting is out of range.
     """
 
     steps: int
@@ -132,7 +129,7 @@ class TrainConfig:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of optimiser step 0 .. steps-1: up in a straight line over `warmup` steps, then `decay`.
+    """The learning rate at step 0 .. steps-1: a linear rise over `warmup` steps, then `decay`.
 
     >>> config = TrainConfig(steps=10, rate=1.0, warmup=2)
     >>> [round(learning_rate(config, step), 3) for step in range(10)]
@@ -147,10 +144,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def ema_decay(config: TrainConfig, step: int) -> float:
-    """The share of the average that stays at optimiser step 0 .. steps-1: (1 + step) / (10 + step), at most `ema`.
+    """The decay of the running average at step 0 .. steps-1: (1 + step) / (10 + step), at most `ema`.
 
-    Without the rise from 1/10, a short run's average would still hold its first, random weights: after 2,000 steps at
-    0.999 they have a share of 0.999^2000 = 0.14, enough to spoil it.
+    Without this rise, the average of a short run would still contain the random initial weights: after 2,000 steps at
+    0.999 their share is 0.999^2000 = 0.14, enough to spoil it.
 
     >>> [round(ema_decay(TrainConfig(steps=10_000, ema=0.99), step), 3) for step in (0, 8, 90, 2000)]
     [0.1, 0.5, 0.91, 0.99]
@@ -164,11 +161,8 @@ def draw_times(
     """n times, each uniform on 1..T, int64, on the generator's device.
 
     "uniform": independent. "stratified": one from each of n equal slices of the range, in order, so that a batch covers
-    it evenly. "antithetic": in pairs t, T+1-t. The last two have the same expectation and less variance, because the
-    loss depends strongly on t. (Kingma et al. 2021, section 4, draw theirs evenly for the same reason.)
-
-    Raises:
-        ValueError: `how` is none of these.
+    it evenly. "antithetic": in pairs t, T+1-t. The last two keep the expectation of the loss and lower its variance, as
+    it depends strongly on t (see also Kingma et al. 2021, section 4). Any other `how` is a ValueError.
 
     >>> draw_times(T=4, n=8, how="stratified")
     tensor([1, 1, 2, 2, 3, 3, 4, 4])
@@ -178,7 +172,7 @@ def draw_times(
     if how == "uniform":
         return draw(1, T + 1, (n,))
     if how == "stratified":
-        # of the n T integers below n T, one from each run of T; n of them belong to every t
+        # one integer from each of the n runs of T integers below n T; n of these integers belong to each t
         return (torch.arange(n, device=device) * T + draw(0, T, (n,))) // n + 1
     if how == "antithetic":
         half = draw(1, T + 1, ((n + 1) // 2,))
@@ -191,20 +185,20 @@ def draw_times(
 
 @runtime_checkable
 class Source(Protocol):
-    """Where a trainer's examples come from: a function of the step, so that there is nothing to resume."""
+    """Where the examples come from: a function of the step, so that there is nothing to resume."""
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
-        """The `size` examples of this step, of shape (size, ...), and their labels or None; alike at every call."""
+        """The examples of this step, shape (size, ...), and their labels or None; the same at every call."""
 
 
 class Shuffled:
-    """A data set held in memory, in a new order every epoch; a batch may reach over the end of one into the next.
+    """A data set in memory, in a new order every epoch; a batch may run over from one epoch into the next.
 
     Args:
-        x: the examples, shape (n, ...), floating point, of order 1; or pixels in bytes, uint8, which take a quarter of
-            the memory and of the way to a GPU: there the trainer puts pixel k of 0 .. 255 on k / 127.5 - 1.
+        x: the examples, shape (n, ...), floating point, of order 1; or pixels as uint8, a quarter of the memory and of
+            the copying to a GPU, where the trainer turns pixel k of 0 .. 255 into k / 127.5 - 1.
         y: their labels, int64 of shape (n,), or None.
-        flip: mirror each image, left to right, with probability 1/2.
+        flip: mirror each image left to right with probability 1/2.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None = None, *, flip: bool = False) -> None:
@@ -214,9 +208,9 @@ class Shuffled:
                 f"got {tuple(x.shape)} of {x.dtype}"
             )
         if flip and x.ndim < 3:
-            raise ValueError(f"flip must be False for what are no images, got x of shape {tuple(x.shape)}")
+            raise ValueError(f"flip must be False unless x holds images, got x of shape {tuple(x.shape)}")
         if y is not None and y.shape != x.shape[:1]:
-            raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one an example, got {tuple(y.shape)}")
+            raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one per example, got {tuple(y.shape)}")
         self.x, self.y, self.flip = x, y, flip
         self._orders: dict[tuple[int, int], Tensor] = {}
 
@@ -236,7 +230,7 @@ class Shuffled:
 
     def _order(self, epoch: int, seed: int) -> Tensor:
         if (epoch, seed) not in self._orders:
-            while len(self._orders) > 1:  # two are enough: a batch may reach from one epoch into the next
+            while len(self._orders) > 1:  # keep two: a batch may run over from one epoch into the next
                 del self._orders[next(iter(self._orders))]
             generator = Generator().manual_seed(seed_of(seed, "order", epoch))
             self._orders[epoch, seed] = torch.randperm(len(self.x), generator=generator).to(self.x.device)
@@ -244,12 +238,7 @@ class Shuffled:
 
 
 class Drawn:
-    """Endless data: fresh draws at every step.
-
-    Args:
-        draw: `draw(n, generator)` gives n examples, or n examples and their labels, on the generator's device.
-        device: of that generator.
-    """
+    """Endless data: `draw(n, generator)` returns n fresh examples, or (examples, labels), on the `device`."""
 
     def __init__(
         self,
@@ -264,13 +253,13 @@ class Drawn:
 
 
 class Ahead:
-    """A source for a GPU: while one batch is worked on, the next is copied there, by way of page-locked memory.
+    """A source for a GPU: while one batch is worked on, the next is copied there from page-locked memory.
 
     Args:
-        source: where batches come from. What it gives on the CPU is copied, the rest is handed on.
+        source: where the batches come from, on the CPU (then they are copied) or on the GPU.
         device: the GPU.
-        steps: how many there are: none is fetched beyond the last.
-        rows: which of a batch's examples are wanted; labels, which are small, come whole.
+        steps: the number of steps; no batch beyond the last is fetched.
+        rows: which examples of a batch are wanted; labels, which are small, come whole.
     """
 
     def __init__(self, source: Source, device: torch.device, steps: int, rows: slice = slice(None)) -> None:
@@ -280,15 +269,15 @@ class Ahead:
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
         key = (step, size, seed)
-        if self._on_its_way is None or self._on_its_way[0] != key:  # the first, or out of turn
+        if self._on_its_way is None or self._on_its_way[0] != key:  # the first call, or out of order
             self._send(key)
         assert self._on_its_way is not None
         x, y = self._on_its_way[1]
         now = torch.cuda.current_stream(self.device)
-        now.wait_stream(self.stream)  # the GPU waits for the copy, the host does not
+        now.wait_stream(self.stream)  # the GPU waits for the copy; the host does not
         for value in (x, y):
             if value is not None:
-                value.record_stream(now)  # its memory is not given away before `now` is done with it
+                value.record_stream(now)  # its memory is not reused before `now` has finished
         if step + 1 < self.steps:
             self._send((step + 1, size, seed))
         return x, y
@@ -316,7 +305,7 @@ def _source(data: Data) -> Source:
 
 
 def seed_of(*key: object) -> int:
-    """A seed from any key: unlike seeds for unlike keys, alike on every machine."""
+    """A seed derived from any key, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little") >> 1
 
 
@@ -324,14 +313,14 @@ def seed_of(*key: object) -> int:
 
 
 class Trainer(Generic[Net]):
-    """A run of training, one `step()` at a time; arguments as in `fit`.
+    """A training run, one `step()` at a time; arguments as in `fit`.
 
     Attributes:
-        done: the steps taken.
-        losses: the loss of every step, shape (config.steps,), float32, on the model's device; NaN where none is yet.
+        done: the number of steps taken.
+        losses: the loss of every step, shape (config.steps,), float32, on the model's device; NaN for steps to come.
         model: the network as it stands.
         ema: its running average, the one to sample from.
-        gradient_norm: of the last step, before clipping: a tensor of shape (), on the model's device.
+        gradient_norm: of the last step, before clipping: a tensor of shape () on the model's device.
     """
 
     def __init__(self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig) -> None:
@@ -346,7 +335,7 @@ class Trainer(Generic[Net]):
             parts = f"{config.accumulate} part(s) for each of {self.size} processes"
             raise ValueError(f"batch must be divisible into {parts}, got {config.batch}")
         self.schedule, self.model, self.config = schedule.to(self.device), model, config
-        self.rows = slice(self.rank, None, self.size)  # those of each batch that this process trains on
+        self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
         ahead = self.device.type == "cuda"
         self.data = Ahead(self.source, self.device, config.steps, self.rows) if ahead else self.source
@@ -361,23 +350,23 @@ class Trainer(Generic[Net]):
         self.losses = torch.full((config.steps,), math.nan, device=self.device)
         self.gradient_norm = torch.tensor(math.nan, device=self.device)
         self.done = self._checked = 0
-        # Looking at a loss makes the host wait for the device: free on the CPU, so there it is done at every step.
+        # reading a loss makes the host wait for the device; on the CPU it is free, so every loss is read
         self.look_every = 1 if self.device.type == "cpu" else 50
 
     def step(self) -> None:
         """One step of the optimiser.
 
         Raises:
-            ValueError: the loss is not finite; the message names the step. On the CPU this is seen before the weights
-                are touched. On an accelerator it is seen at most `look_every` steps later, so that the host need not
-                wait, and before any checkpoint is written.
+            ValueError: the loss is not finite; the message names the step. On the CPU this is noticed before the
+                weights change; on an accelerator, where the host would have to wait, up to `look_every` steps later,
+                but before any checkpoint is written.
         """
         k, config = self.done, self.config
         x0, t, noise, y = self._draw(k)
         self.model.train()
         self.optimiser.zero_grad()
         for i in range(config.accumulate):
-            part = slice(i, None, config.accumulate)  # strided: each part has its share of every t
+            part = slice(i, None, config.accumulate)  # strided, so that each part has its share of every t
             with self._apart(i < config.accumulate - 1):
                 loss = self._loss(x0[part], t[part], noise[part], None if y is None else y[part])
                 loss = loss / config.accumulate
@@ -396,30 +385,27 @@ class Trainer(Generic[Net]):
         self.done += 1
 
     def _apart(self, more_to_come: bool) -> contextlib.AbstractContextManager[None]:
-        """Where more parts of the batch are to come, gradients need not be averaged over the processes yet."""
+        """If more parts of the batch are to come, gradients need not be averaged over the processes yet."""
         if self.together is None or not more_to_come:
             return contextlib.nullcontext()
         return self.together.no_sync()
 
     def check(self, upto: int | None = None) -> None:
-        """Raise ValueError, naming the step, if a loss before step `upto` (default: of those done) is not finite."""
+        """Raise ValueError, naming the step, if a loss before step `upto` (default: `done`) is not finite."""
         upto = self.done if upto is None else upto
         bad = (~self.losses[self._checked : upto].isfinite()).nonzero()
         if len(bad):
             k = self._checked + int(bad[0])
             raise ValueError(
                 f"the loss must be finite, got {float(self.losses[k])} at step {k + 1} of {self.config.steps}: "
-                "a smaller rate, warm-up or clipping may help, or the data are not of order 1"
+                "a smaller rate, warm-up or clipping may help; or perhaps the data are not of order 1"
             )
         self._checked = upto
 
     def _draw(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Everything random of step k: the batch, its times and its noise, its labels with some dropped.
-
-        The draws are those of the whole batch; what is returned are this process's rows of it.
-        """
+        """Everything random in step k: this process's rows of the batch, its times, its noise and its labels."""
         config, generator = self.config, self.generator.manual_seed(seed_of(self.config.seed, "step", k))
-        if self.size > 1:  # what is random inside the network: every process has its own
+        if self.size > 1:  # randomness inside the network is different in every process
             torch.manual_seed(seed_of(config.seed, "inside", k, self.rank))
         x0, y = self.data.batch(k, config.batch, config.seed)
         x0 = (x0[self.rows] if self.data is self.source else x0).to(self.device, non_blocking=True)
@@ -445,11 +431,11 @@ class Trainer(Generic[Net]):
     # ---- checkpoints ------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint (see `training.checkpoint`) and drop old ones; of several processes, only rank 0 writes.
+        """Write a checkpoint (see `training.checkpoint`) and delete old ones; of several processes, only rank 0 does.
 
         Raises:
-            ValueError: a loss was not finite: such a state is not kept.
-            OSError: the disk is full or refuses; earlier checkpoints are intact.
+            ValueError: a loss was not finite; such a state is not saved.
+            OSError: the checkpoint could not be written; earlier ones are intact.
         """
         self.check()
         if self.rank:
@@ -467,7 +453,7 @@ class Trainer(Generic[Net]):
         write_checkpoint(Path(folder), self.done, files, self.config.keep)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that a run needs beside the weights, as a flat dictionary."""
+        """Everything a run needs besides the weights, as a flat dictionary."""
         moments = {
             f"adam.{i}.{name}": value
             for i, state in self.optimiser.state_dict()["state"].items()
@@ -479,10 +465,10 @@ class Trainer(Generic[Net]):
         return {**moments, **random, "losses": self.losses[: self.done]}
 
     def load(self, path: Path) -> None:
-        """Take up the checkpoint at `path`. Nothing has changed where it raises.
+        """Continue from the checkpoint at `path`; if it raises, nothing has changed.
 
         Raises:
-            ValueError: the checkpoint is damaged, or is of another network, schedule or longer run.
+            ValueError: the checkpoint is damaged, or belongs to another network or schedule or to a longer run.
         """
         state, files = read_checkpoint(path)
         try:
@@ -509,7 +495,7 @@ class Trainer(Generic[Net]):
             torch.cuda.set_rng_state(rest["random.cuda"], self.device)
 
     def _moments(self, rest: Tensors) -> dict[str, Any]:
-        """Adam's state in the form that `load_state_dict` takes, each tensor laid out in memory like its weight."""
+        """Adam's state in the form for `load_state_dict`, each tensor laid out in memory like its weight."""
         state: dict[int, dict[str, Tensor]] = {}
         for i, weight in enumerate(self.model.parameters()):
             found = {key.split(".")[2]: value for key, value in rest.items() if key.startswith(f"adam.{i}.")}
@@ -522,18 +508,15 @@ class Trainer(Generic[Net]):
 
     def _warn_of_changes(self, path: Path, train: dict[str, Any]) -> None:
         now = dataclasses.asdict(self.config)
-        free = {"save_every", "keep", "compile"}  # these change no number (compile: none that is meant)
+        free = {"save_every", "keep", "compile"}  # these do not change the numbers (compile: not on purpose)
         changed = [f"{k} {train.get(k)} -> {now[k]}" for k in now if k not in free and train.get(k) != now[k]]
         if changed:
             warnings.warn(f"resumed from {path} with other settings: {', '.join(changed)}", stacklevel=4)
 
     def resume(self, folder: str | Path) -> bool:
-        """Take up the newest checkpoint in `folder` that is sound and fits; False where the folder holds none.
+        """Continue from the newest usable checkpoint in `folder`; False if it holds no checkpoint at all.
 
-        One that is refused is passed over with a warning that says why.
-
-        Raises:
-            ValueError: there are checkpoints, and all are refused.
+        A newer one that cannot be used is passed over with a warning that says why; if none can, that is a ValueError.
         """
         refused: list[str] = []
         for path in reversed(list_checkpoints(Path(folder))):
@@ -554,7 +537,7 @@ class Trainer(Generic[Net]):
 class Trained(Generic[Net]):
     """What `fit` returns; both networks are in evaluation mode."""
 
-    model: Net  # as it stood after the last step
+    model: Net  # after the last step
     ema: Net  # its running average: the one to sample from
     losses: Float[Tensor, " steps"]  # float32, on the CPU
 
@@ -578,17 +561,17 @@ def fit(
 
     Args:
         model: the network, on the device to train on; its weights are changed in place.
-        data: a tensor (n, ...) of examples; or such a tensor and labels (n,); or a sampler `draw(n, generator)`; or
-            any `Source`.
-        folder: where checkpoints go. A run that was stopped, for whatever reason, goes on from there. Several
-            processes, on one machine or on many, must all see it.
-        callbacks: each is called with the `Trainer` after every step.
+        data: a tensor of examples (n, ...), such a tensor and labels (n,), a sampler `draw(n, generator)`, or any
+            `Source`.
+        folder: for checkpoints, from which a stopped run resumes. Several processes, on one machine or many, must all
+            see it.
+        callbacks: called with the `Trainer` after every step.
         progress: show a bar with the loss.
 
     Raises:
-        ValueError: the loss is not finite (see `Trainer.step`); the schedule, network and config do not fit together;
-            the folder holds checkpoints, but none that can be used.
-        OSError: a checkpoint could not be written, and earlier ones are intact; or another run is in the folder.
+        ValueError: the loss is not finite (see `Trainer.step`); schedule, network and config do not match; or the
+            folder holds checkpoints, but none that can be used.
+        OSError: a checkpoint could not be written (earlier ones are intact), or another run is using the folder.
     """
     trainer = Trainer(schedule, model, data, config)
     progress = progress and trainer.rank == 0

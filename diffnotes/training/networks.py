@@ -1,18 +1,15 @@
 """Networks that predict the noise: an MLP for points, a U-Net for images.
 
-A network is a plain callable, `eps = net(x_t, t)`, so it stands wherever the exact model of `mixture` can stand, in
-every sampler and every loss. With classes it is `net(x_t, t, y)`.
+A network is a plain callable, `eps = net(x_t, t)`, or `net(x_t, t, y)` with classes, so it and the exact models of
+`mixture` are interchangeable in every sampler and every loss. Three conventions:
 
-Three things they ask for, or promise:
+- **Inputs are of order 1.** Images lie in [-1, 1] and points have about unit variance. Then so has x_t at every t, and
+  no layer needs a scale of its own.
+- **Time is relative.** A network knows the T of its schedule and looks at t / T, so a network for T = 100 sees the same
+  range as one for T = 1000. (Most code feeds t itself to frequencies that suit T = 1000; at T = 100, nine tenths of
+  the range are then never seen.)
+- **No randomness inside**, unless `dropout` is set: the trainer drops labels, not the network.
 
-- **Inputs are of order 1.** Images lie in [-1, 1] and points have about unit variance: then x_t has too, at every t,
-  and no layer needs a scale of its own.
-- **Time is a place on the way from data to prior.** A network knows its schedule's T and looks at t / T, so a
-  network for T = 100 sees the same range as one for T = 1000. (The usual code feeds t itself to frequencies that
-  suit T = 1000; at T = 100 nine tenths of the range are then never seen.)
-- **No randomness of their own** unless `dropout` is asked for: labels are dropped by the trainer, not in here.
-
->>> import torch
 >>> net = MLP(dim=2, T=1000)
 >>> net(torch.zeros(5, 2), torch.tensor([1, 10, 100, 500, 1000])).shape
 torch.Size([5, 2])
@@ -50,11 +47,11 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 def time_embedding(
     t: Int[Tensor, " batch"], T: int, width: int, dtype: torch.dtype = torch.float32
 ) -> Vector:
-    """sin and cos of 1000 t/T times `width / 2` frequencies from 1 down to 1e-4, shape (batch, width).
+    """sin and cos of 1000 t / T times `width / 2` frequencies from 1 down to 1e-4, shape (batch, width).
 
     At T = 1000 this is the embedding of Ho et al. 2020, appendix B (after Vaswani et al. 2017, section 3.5): the
-    fastest pair of columns turns by 1 radian a step, the slowest by 0.1 on the whole way. `width` is even and at
-    least 4, as `Condition` sees to. `dtype` is float32 or wider: bfloat16 cannot tell t = 999 from t = 1000.
+    fastest pair of columns turns by 1 radian per step, the slowest by 0.1 over all steps. `width` is even and at
+    least 4, as `Condition` ensures. `dtype` is float32 or wider: bfloat16 cannot tell t = 999 from t = 1000.
 
     >>> early, late = time_embedding(torch.tensor([1, 1000]), T=1000, width=4)
     >>> early  # sin 1, sin 1e-4, cos 1, cos 1e-4
@@ -71,11 +68,10 @@ def time_embedding(
 
 
 class Condition(nn.Module):
-    """What a network is told beside x_t, as one vector: the time, and the class where there are classes.
+    """What a network is told besides x_t, as one vector: the time, and the class if there are classes.
 
-    Labels are 0 .. classes-1, and `classes` stands for "no label": what a dropped label becomes in training, and what
-    the network is asked with y left out. So one network answers with and without the class, which is what
-    classifier-free guidance needs (Ho, Salimans 2022).
+    Labels are 0 .. classes-1, and `classes` means "no label": a dropped label in training, or y left out of a call. So
+    one network answers with and without the class, as classifier-free guidance needs (Ho, Salimans 2022).
     """
 
     def __init__(self, T: int, width: int, classes: int = 0) -> None:
@@ -98,7 +94,7 @@ class Condition(nn.Module):
         return F.silu(h)
 
     def _checked(self, y: Tensor, t: Tensor) -> Tensor:
-        """`y` as int64, its values looked at where that costs no wait for a device and breaks no compiled graph."""
+        """`y` as int64, its values checked if that neither waits for a device nor breaks a compiled graph."""
         check_integers(y=y)
         if y.shape != t.shape:
             raise ValueError(
@@ -112,19 +108,19 @@ class Condition(nn.Module):
 
 
 class Network(nn.Module):
-    """A noise predictor that can be built again from its name and `config`: `type(net)(**net.config)`."""
+    """A noise predictor that can be rebuilt from its name and `config`: `type(net)(**net.config)`."""
 
     config: dict[str, Any]
     condition: Condition
 
     @property
     def T(self) -> int:
-        """The number of steps of the schedule that the network is for."""
+        """The number of steps of the schedule the network is for."""
         return self.condition.T
 
     @property
     def classes(self) -> int:
-        """The number of classes, 0 for none; as a label, this number means "no label"."""
+        """The number of classes, or 0; used as a label, it means "no label"."""
         return self.condition.classes
 
 
@@ -133,8 +129,8 @@ class MLP(Network):
 
     Args:
         dim: the number of coordinates of one example, whatever its shape.
-        T: the number of steps of the schedule it is for.
-        classes: labels y run over 0 .. classes-1, and y = classes means "no label"; 0: no labels.
+        T: the number of steps of the schedule.
+        classes: labels y run over 0 .. classes-1, and y = classes means "no label"; 0 means no labels at all.
 
     The last layer starts at zero, so an untrained network predicts no noise and its loss is 1.
     """
@@ -150,16 +146,16 @@ class MLP(Network):
         self.out = _zeroed(nn.Linear(width, dim))
 
     def forward(self, x_t: Batch, t: Time, y: Labels | None = None) -> Batch:
-        """The noise in `x_t`, like `x_t` (the work is done in the dtype of the weights).
+        """The noise in `x_t`, shaped like it; computed in the dtype of the weights.
 
         Raises:
-            ValueError: `x_t` is not floating point or does not have `dim` coordinates, t is not within 1..T, y has no
-                such class (numbers are looked at on the CPU only), or t or y is not of shape (batch,).
+            ValueError: `x_t` is not floating point or does not have `dim` coordinates; t or y is not of shape (batch,)
+                or is out of range (values are checked on the CPU only).
         """
         check_batch(x_t=x_t)
         h: Tensor = x_t.flatten(1).to(self.out.weight.dtype)
         if h.shape[1] != self.dim:
-            raise ValueError(f"x_t must have {self.dim} coordinates an example, got shape {tuple(x_t.shape)}")
+            raise ValueError(f"x_t must have {self.dim} coordinates per example, got {tuple(x_t.shape)}")
         scales, shifts = self.modulation(self.condition(h, t, y)).chunk(2, dim=1)
         layers = zip(
             self.hidden, scales.chunk(len(self.hidden), 1), shifts.chunk(len(self.hidden), 1), strict=True
@@ -173,8 +169,8 @@ class MLP(Network):
 class ResidualBlock(nn.Module):
     """x plus a correction: group norm, SiLU and a 3x3 convolution, twice; time scales and shifts the second norm.
 
-    The second convolution starts at zero, so a new block passes x on. Scale and shift: Dhariwal, Nichol 2021,
-    section 3 ("adaptive group normalization").
+    The second convolution starts at zero, so a new block is the identity (up to `skip`). For scale and shift see
+    Dhariwal, Nichol 2021, section 3 ("adaptive group normalization").
     """
 
     def __init__(self, channels: int, out_channels: int, condition: int, dropout: float = 0.0) -> None:
@@ -195,7 +191,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """x plus what every pixel gathers from all others: self-attention with heads of 64 channels or fewer."""
+    """x plus what each pixel gathers from all the others: self-attention with one head per 64 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -213,21 +209,21 @@ class Attention(nn.Module):
 
 
 class UNet(Network):
-    """Residual blocks on the way down and up again, joined level by level; attention at the lowest resolution.
+    """Residual blocks on the way down and up again, joined level by level, with attention at the lowest resolution.
 
     Args:
         channels: of the image.
-        T: the number of steps of the schedule it is for.
-        width: channels at full resolution; level i has `width * multipliers[i]` and 1 / 2^i of the side.
-        blocks: residual blocks a level, on either way.
-        classes: labels y run over 0 .. classes-1, and y = classes means "no label"; 0: no labels.
-        dropout: inside the residual blocks, in training mode (0.1 is usual for CIFAR-10: Ho et al. 2020, appendix B).
+        T: the number of steps of the schedule.
+        width: channels at full resolution; level i has `width * multipliers[i]` of them and 1 / 2^i of the side.
+        blocks: residual blocks per level, on the way down and on the way up.
+        classes: labels y run over 0 .. classes-1, and y = classes means "no label"; 0 means no labels at all.
+        dropout: inside the residual blocks, in training mode (0.1 for CIFAR-10 in Ho et al. 2020, appendix B).
 
-    Height and width of the image must be divisible by 2^(levels - 1). Every last convolution starts at zero, so an
-    untrained network predicts no noise and its loss is 1. Made for `memory_format=torch.channels_last` and bfloat16
-    autocast; no layer needs the image's size, so one network serves every size.
+    The sides of the image must be divisible by 2^(levels - 1); apart from that, one network serves every size. The last
+    convolutions start at zero, so an untrained network predicts no noise and its loss is 1. The network is made for
+    `memory_format=torch.channels_last` and bfloat16 autocast.
 
-    Source: the field's standard parts, Ho et al. 2020, appendix B, with the time as scale and shift.
+    Source: the standard parts of Ho et al. 2020, appendix B, with the time as scale and shift.
     """
 
     def __init__(
@@ -244,7 +240,7 @@ class UNet(Network):
         channels, width, blocks = whole("channels", channels), whole("width", width), whole("blocks", blocks)
         multipliers, dropout = whole_numbers("multipliers", multipliers), number("dropout", dropout, "[0, 1]")
         if min(multipliers, default=0) < 1:
-            raise ValueError(f"multipliers must be at least 1, and one at the least, got {multipliers}")
+            raise ValueError(f"multipliers must be one or more numbers, each at least 1, got {multipliers}")
         self.condition = Condition(T, 2 * width, classes)
         self.config = {
             "channels": channels,
@@ -260,7 +256,7 @@ class UNet(Network):
             return ResidualBlock(c_in, c_out, self.condition.width, dropout)
 
         c = [width * m for m in multipliers]
-        above = [width, *c[:-1]]  # channels that arrive at each level from the one above
+        above = [width, *c[:-1]]  # channels arriving at each level from the one above
         below = [*c[1:], c[-1]]  # and from the one below
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.down = nn.ModuleList(
@@ -277,12 +273,11 @@ class UNet(Network):
         self.out = _zeroed(nn.Conv2d(c[0], channels, 3, padding=1))
 
     def forward(self, x_t: Image, t: Time, y: Labels | None = None) -> Image:
-        """The noise in `x_t`, like `x_t` (the work is done in the dtype of the weights, or of autocast).
+        """The noise in `x_t`, shaped like it; computed in the dtype of the weights, or of autocast.
 
         Raises:
-            ValueError: `x_t` is not floating point, has other channels or a side that does not halve often enough; t
-                is not within 1..T, y has no such class (numbers are looked at on the CPU only), or t or y is not of
-                shape (batch,).
+            ValueError: `x_t` is not floating point, or has other channels or a side of the wrong size; t or y is not of
+                shape (batch,) or is out of range (values are checked on the CPU only).
         """
         self._check(x_t)
         h = x_t.to(self.out.weight.dtype)
@@ -313,13 +308,13 @@ class UNet(Network):
             )
 
 
-NETWORKS: dict[str, type[Network]] = {"MLP": MLP, "UNet": UNet}  # what a weights file may name
+NETWORKS: dict[str, type[Network]] = {"MLP": MLP, "UNet": UNet}  # those a weights file may name
 
 
 def drop_labels(
     y: Labels, probability: float, no_label: int, generator: torch.Generator | None = None
 ) -> Labels:
-    """`y` with each label replaced by `no_label` with this probability: training for guidance (Ho, Salimans 2022)."""
+    """`y` with each label replaced by `no_label` with this probability, for guidance (Ho, Salimans 2022)."""
     check_integers(y=y)
     probability, no_label = number("probability", probability, "[0, 1]"), whole("no_label", no_label, 0)
     dropped = torch.rand(y.shape, generator=generator, device=y.device) < probability
@@ -327,7 +322,7 @@ def drop_labels(
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Group norm, in at most 32 groups of at least 4 channels; one group where 4 does not divide the channels."""
+    """Group norm in at most 32 groups of at least 4 channels; a single group if 4 does not divide the channels."""
     return nn.GroupNorm(math.gcd(channels // 4, 32) if channels % 4 == 0 else 1, channels)
 
 

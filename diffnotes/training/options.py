@@ -1,4 +1,4 @@
-"""What the commands share: options that are checked as they are read, and one line for what goes wrong.
+"""What the commands share: options that are checked when they are parsed, and errors in one line.
 
 >>> at_least(1)("5"), finite("0.5")
 (5, 0.5)
@@ -22,15 +22,15 @@ OUT_OF_MEMORY = re.compile(r"out of memory|t allocate memory|Storage size calcul
 
 
 class Parser(ArgumentParser):
-    """An `ArgumentParser` that complains in one line."""
+    """An `ArgumentParser` whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2."""
+        """Print the message and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option: a whole number, at least `least`."""
+    """The type of an option: a whole number no less than `least`."""
 
     def read(text: str) -> int:
         with contextlib.suppress(ValueError):
@@ -50,7 +50,7 @@ def finite(text: str) -> float:
 
 
 def folder(text: str) -> Path:
-    """The type of an option: a folder, which may be yet to be made."""
+    """The type of an option: a folder, which need not exist yet."""
     if Path(text).exists() and not Path(text).is_dir():
         raise ArgumentTypeError(f"must be a folder, got {text!r}")
     return Path(text)
@@ -58,12 +58,10 @@ def folder(text: str) -> Path:
 
 @contextlib.contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Run a command: an error of its user or of its machine is one line on stderr, and status 1; Ctrl-C is status 130.
+    """Run a command; an error by the user or the machine becomes one line on stderr and status 1 (Ctrl-C: 130).
 
-    Text that stdout cannot encode is escaped, and nobody is told where stdout is closed early, as by `head`.
-
-    Args:
-        name: what the line begins with; the rank follows, where there are several processes.
+    The line begins with `name`, and with the rank if there are several processes. Text that stdout cannot encode is
+    escaped, and a stdout that is closed early, as by `head`, is no error worth a message.
     """
     who = name if (rank := os.environ.get("RANK")) is None else f"{name} (rank {rank})"
     if isinstance(sys.stdout, TextIOWrapper):
@@ -74,7 +72,7 @@ def one_line(name: str) -> Iterator[None]:
         finally:
             print(end="", flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at exit
         sys.exit(1)
     except KeyboardInterrupt as stop:
         print(f"{who}: stopped", *stop.args, sep="; ", file=sys.stderr)
@@ -83,9 +81,9 @@ def one_line(name: str) -> Iterator[None]:
         said = str(error) or type(error).__name__
         if isinstance(error, RuntimeError):
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                said = f"--compile needs a C++ compiler that works: {said.partition(chr(10) * 2)[0]}"
+                said = f"--compile needs a working C++ compiler: {said.partition(chr(10) * 2)[0]}"
             elif OUT_OF_MEMORY.search(said):
-                said = "out of memory: smaller numbers need less, of --batch above all"
+                said = "out of memory: reduce the sizes, above all --batch"
             else:
                 raise
         sys.exit(f"{who}: {' '.join(said.split())}")

@@ -1,6 +1,6 @@
-"""The training runs of this book, each by its name.
+"""The training runs of this book, by name.
 
-A preset is everything that decides the result. The weights it makes are a function of it alone, on one machine.
+A preset is everything that decides the result: on one machine, the weights are a function of it alone.
 
 >>> sorted(PRESETS)
 ['cifar10-gpu', 'fashion-cpu', 'fashion-gpu', 'swiss-roll']
@@ -24,19 +24,19 @@ from diffnotes.training.networks import MLP, Network, UNet
 
 @dataclass(frozen=True)
 class Preset:
-    """One run: a schedule, a network for it, the data and their name, the settings, how the weights are stored."""
+    """One run: a schedule, a network, the data and their name, the settings, and the dtype of the stored weights."""
 
     schedule: NoiseSchedule
     network: Callable[[], Network]
-    data: Callable[[Path | None], Any]  # from the folder they are in, None for the usual places
+    data: Callable[[Path | None], Any]  # from their folder; None: the usual places
     data_name: str
     config: TrainConfig
     dtype: torch.dtype = torch.float32
-    shape: tuple[int, ...] | None = None  # of an image, where they are images
+    shape: tuple[int, ...] | None = None  # of an image, if the data are images
 
 
 def _swiss_roll() -> Preset:
-    """Chapter 2's figure. The betas grow by one factor a step, so that at T/2 the roll can still be made out.
+    """For chapter 2's figure. The betas grow by one factor per step, so that at T/2 the roll is still visible.
 
     (With the linear schedule alpha_bar is 0.08 there, and the middle column looks like the last.)
     """
@@ -47,7 +47,7 @@ def _swiss_roll() -> Preset:
 
 
 def _fashion_cpu() -> Preset:
-    """Chapter 5's network: 1.1 million weights, 13 times over the training set, about 90 minutes on one CPU core."""
+    """Chapter 5's network: 1.1 million weights, 13 epochs, about 90 minutes on one CPU core."""
     config = TrainConfig(
         steps=12_000, batch=64, rate=1e-3, warmup=500, label_drop=0.1, bf16=True, save_every=500
     )
@@ -63,7 +63,7 @@ def _fashion_cpu() -> Preset:
 
 
 def _fashion_gpu() -> Preset:
-    """The same with 12 million weights, 170 times over the training set. Not what comes with the package."""
+    """The same with 12 million weights and 170 epochs; its weights do not ship with the package."""
     config = TrainConfig(
         steps=40_000,
         batch=256,
@@ -74,7 +74,6 @@ def _fashion_gpu() -> Preset:
         bf16=True,
         save_every=2000,
     )
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(channels=1, T=1000, width=64, blocks=2, classes=10, dropout=0.1),
@@ -86,9 +85,9 @@ def _fashion_gpu() -> Preset:
 
 
 def _cifar10_gpu() -> Preset:
-    """After Ho et al. 2020, appendix B: their width, blocks, dropout, flips, rate and steps, and labels in addition.
+    """After Ho et al. 2020, appendix B: their width, blocks, dropout, flips, rate and steps, with labels added.
 
-    28 million weights to their 36: they have one block more on the way up, and attention at 16 x 16, not at 4 x 4.
+    28 million weights to their 36: they have one more block on the way up, and attention at 16 x 16, not at 4 x 4.
     """
     config = TrainConfig(
         steps=800_000,
@@ -101,7 +100,6 @@ def _cifar10_gpu() -> Preset:
         bf16=True,
         save_every=5000,
     )
-
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(
@@ -115,7 +113,7 @@ def _cifar10_gpu() -> Preset:
 
 
 def _in_bytes(images: Images, flip: bool = False) -> Shuffled:
-    """A quarter of the memory, and of the way to a GPU; the trainer puts them on [-1, 1] again."""
+    """The images as bytes, which take a quarter of the memory and copying; the trainer scales them back to [-1, 1]."""
     return Shuffled(to_bytes(images.x), images.y, flip=flip)
 
 

@@ -1,8 +1,8 @@
-"""What the command line does, as functions: run a preset, draw samples, measure the likelihood of test images.
+"""What the command line does, as functions: train a preset, draw samples, measure the likelihood of test images.
 
-Each works alone or as one of several processes (see `training.distributed`). Samples and likelihoods are worked out
-batch by batch, and all that is random in a batch comes from a generator seeded with (seed, number of the batch). So
-they depend on the size of a batch, and not on the number of processes.
+They also work in several processes (see `training.distributed`). Samples and likelihoods are computed in batches, and
+all randomness in a batch comes from generators seeded with (seed, number of the batch). So they depend on the batch
+size, but not on the number of processes.
 
 >>> from diffnotes.training.checkpoint import load_model
 >>> net, schedule, _ = load_model("swiss_roll")
@@ -46,23 +46,22 @@ def train_preset(
     command: str = "",
     progress: bool = False,
 ) -> float:
-    """Run a preset with the settings `config`, write the averaged weights to `out`, and give the loss at the end.
+    """Train a preset with the settings `config`, write the averaged weights to `out`, and return the final loss.
 
     Args:
-        folder: for checkpoints to resume from, metrics, and pictures.
-        data: the folder that the data are in, if they are not in the usual places.
-        grid_every: steps between pictures of samples, in the folder.
-        command: for the record that the weights carry.
+        folder: for checkpoints to resume from, metrics and pictures.
+        data: the folder where the data are, if not in the usual places.
+        grid_every: steps between pictures of samples, which need a folder and a preset for images.
+        command: for the provenance in the weights file.
 
     Raises:
-        ValueError, OSError: see `fit`; or `out` is no .safetensors or cannot be written; or pictures are asked for
-            without a folder, or of what are no images.
+        ValueError, OSError: see `fit`; or `out` is not .safetensors or cannot be written; or pictures are not possible.
     """
     if distributed.rank() == 0:
         check_target(out, SUFFIX)
     if grid_every is not None and (folder is None or preset.shape is None):
         raise ValueError(f"grid_every must be None without a folder or without images, got {grid_every}")
-    torch.manual_seed(config.seed)  # of the first weights
+    torch.manual_seed(config.seed)  # for the initial weights
     model = preset.network().to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with distributed.first_here():
@@ -113,15 +112,12 @@ def samples(
     Args:
         schedule: on the model's device.
         shape: of one sample.
-        sampler: `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`.
-        steps: None for 50, T or 20, in this order.
-        eta: of DDIM alone.
-        spacing: of the steps, see `timesteps`.
-        classes: which to draw, in turn; none for samples without a label.
-        guidance: see `guided`; 0 for none.
+        sampler: for `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`, of which only the first takes `eta`.
+        steps: None means 50, T or 20, respectively; for `spacing` see `timesteps`.
+        classes: to be drawn in turn, with `guidance` (see `guided`); none for samples without a label.
         clip: see the samplers; 1 suits images.
-        bf16: run the network in bfloat16 by autocast.
-        batch: samples that are drawn together.
+        bf16: run the network in bfloat16 under autocast.
+        batch: how many samples are drawn together.
 
     Raises:
         ValueError: see `check_sampling`.
@@ -158,33 +154,33 @@ def check_sampling(
     batch: int = 50,
     **free: Any,
 ) -> int:
-    """Raise what `samples` would raise for these arguments, before any work; otherwise the number of steps.
+    """The number of steps, if `samples` would accept these arguments.
 
     Raises:
-        ValueError: the schedule is not the network's; the sampler is unknown or has no eta; guidance without classes;
-            or a value is out of range.
+        ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
+            classes, or a value is out of range.
     """
     check_T(schedule, model)
     if n < 1 or batch < 1:
         raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
     if sampler not in get_args(Sampler):
         raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    ddim_sigma(schedule, 1, 0, eta)  # which refuses what is out of range
+    ddim_sigma(schedule, 1, 0, eta)  # raises if eta is out of range
     if eta != 0 and sampler != "ddim":
         raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
     if guidance and not classes:
-        raise ValueError(f"guidance must be 0 without classes to guide to, got {guidance}")
+        raise ValueError(f"guidance must be 0 without classes to guide towards, got {guidance}")
     if not -1 <= guidance < math.inf:
         raise ValueError(f"guidance must be at least -1, and finite, got {guidance}")
     if bad := [c for c in classes if not 0 <= c < model.classes]:
-        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be none for this network"
+        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be empty for this network"
         raise ValueError(f"classes must {allowed}, got {bad}")
     steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
     return len(timesteps(schedule.T, steps, spacing))
 
 
 def labels(n: int, classes: Sequence[int]) -> Labels:
-    """The classes of n samples: each in turn, int64; n times -1 where there are none.
+    """The classes of n samples, each in turn, int64; all -1 if there are no classes.
 
     >>> labels(5, [0, 7])
     tensor([0, 7, 0, 7, 0])
@@ -205,26 +201,26 @@ def likelihood(
     batch: int = 50,
     progress: bool = False,
 ) -> dict[str, float]:
-    """The variational bound on -log2 p(image), bits per dimension, for images whose pixels are bytes on [-1, 1].
+    """The variational bound on -log2 p(image), in bits per dimension, for images whose pixels are bytes on [-1, 1].
 
-    Its decoder is the discrete one (Ho et al. 2020, eq. 13). The standard error is that over batches of images, and
-    covers the draws of x_t and of the terms too.
+    The decoder is discrete (Ho et al. 2020, eq. 13). The standard error comes from the spread over batches, which also
+    covers the draws of x_t and of the terms.
 
     Args:
         schedule: on the model's device.
         y: labels, for p(image | label); None for p(image).
         variance: of the reverse step, see `vlb_terms`.
-        every: m, to be about m / 2 times faster at a larger standard error. The first T / m of the terms L_{t-1}, which
-            are the largest, are all taken. Of the rest it is every m-th, from a place that is drawn for each batch,
-            and its sum counts m times: so the bound stays unbiased.
-        batch: images that are worked out together.
+        every: m makes it about m / 2 times faster, at a larger standard error. The first T / m terms L_{t-1}, the
+            largest, are all computed. Of the rest it is every m-th, from a random start in each batch, and their sum
+            counts m times, so the bound stays unbiased.
+        batch: how many images are worked on together.
 
     Returns:
-        bits_per_dim, its stderr, and its parts L_T, L_t (all terms between) and L_0.
+        bits_per_dim, its stderr, and its parts L_T, L_t (all terms in between) and L_0.
 
     Raises:
-        ValueError: `every` is not in 1..T, there are not two batches, the schedule is not the network's, or see
-            `vlb_terms`.
+        ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, or what
+            `vlb_terms` raises.
     """
     check_T(schedule, model)
     n, dims = len(images), images[0].numel()
@@ -260,6 +256,6 @@ def likelihood(
 
 
 def _stderr(values: Tensor, batch: int) -> float:
-    """The standard error of the mean of values that are independent between batches and perhaps not within."""
+    """The standard error of the mean of values that are independent between batches, but perhaps not within."""
     sums = torch.stack([part.sum() for part in torch.split(values - values.mean(), batch)])
     return math.sqrt(float(sums.square().sum()) * len(sums) / (len(sums) - 1)) / len(values)

@@ -1,6 +1,6 @@
-"""What one sees of a run while it trains: its metrics, line by line, and pictures of what it can draw by now.
+"""Watch a run while it trains: metrics, line by line, and pictures of samples.
 
-Both are callbacks for `fit`. They only look: a run with them ends with the same bits as one without.
+Both are callbacks for `fit`. They only look: a run ends with the same bits with or without them.
 
 >>> import tempfile
 >>> from diffnotes.data import swiss_roll
@@ -38,23 +38,21 @@ from diffnotes.training.networks import Network
 
 
 class Metrics:
-    """After every `every` steps, one line of JSON in FOLDER/metrics.jsonl.
+    """Every `every` steps, write one line of JSON to FOLDER/metrics.jsonl.
 
-    A line has the `step`, the mean `loss` since the line before (per coordinate: an untrained network has about 1), the
-    learning `rate` and the 2-norm of the gradient before clipping (`gradient_norm`) of that step, and
-    `images_per_second` since the line before.
-
-    A line is written by one call, so a process that is killed leaves at most the last one torn. A run that is resumed
-    takes away what is torn, and the lines of steps it is going to take again.
+    It has the `step`; the mean `loss` since the previous line (per coordinate: about 1 for an untrained network); the
+    learning `rate` and the `gradient_norm` (2-norm, before clipping) of the step; and `images_per_second` since the
+    previous line. A line is written in one call, so if a process is killed, at most the last line is incomplete. A
+    resumed run removes such a line, and the lines of steps that it will take again.
     """
 
     def __init__(self, folder: str | Path, every: int = 50) -> None:
         whole("every", every)
         self.path, self.every = Path(folder) / "metrics.jsonl", every
-        self._last: tuple[int, float] | None = None  # the step and the time of the line before
+        self._last: tuple[int, float] | None = None  # step and time of the previous line
 
     def __call__(self, trainer: Trainer[Any]) -> None:
-        """After a step."""
+        """Called after a step."""
         if self._last is None:
             self._start(trainer.done - 1)
             assert self._last is not None
@@ -72,7 +70,7 @@ class Metrics:
         self._last = trainer.done, now
 
     def _start(self, done: int) -> None:
-        """Begin after step `done`: keep the whole lines up to it, and no others."""
+        """Begin after step `done`: keep only the complete lines up to it."""
         old = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in old if line.endswith(b"\n") and _step_of_line(line) <= done]
         if kept != old:
@@ -87,7 +85,7 @@ class Metrics:
 
 
 def _step_of_line(line: bytes) -> int | float:
-    """The step of a line of metrics; infinity for what is no such line."""
+    """The step of a line of metrics; infinity if it is not one."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -95,17 +93,13 @@ def _step_of_line(line: bytes) -> int | float:
 
 
 class Pictures:
-    """After every `every` steps, a picture of samples in FOLDER/samples, from the same x_T each time.
+    """Every `every` steps, save a picture of samples to FOLDER/samples, from the same x_T each time.
 
-    DDIM with 50 steps and the averaged weights; x_T comes from a generator of its own. A network with classes shows
-    all of them, one a column.
+    They are drawn by DDIM in 50 steps with the averaged weights.
 
     Args:
-        shape: of an image, (channels, height, width).
-        rows: how many rows of pictures; there are 10 columns, or one a class.
-
-    Raises:
-        ValueError: every or rows is below 1, or such images make no picture.
+        shape: of an image, (channels, height, width), with 1 or 3 channels, or ValueError.
+        rows: how many rows of samples; there is one column per class, or 10.
     """
 
     def __init__(
@@ -118,7 +112,7 @@ class Pictures:
         self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
 
     def __call__(self, trainer: Trainer[Any]) -> None:
-        """After a step."""
+        """Called after a step."""
         if trainer.done % self.every and trainer.done < trainer.config.steps:
             return
         net = trainer.ema.eval()
@@ -134,10 +128,10 @@ class Pictures:
 
 
 def png(x: Images, columns: int) -> bytes:
-    """A PNG file with images in rows of `columns`, in their order, with 2 white pixels between.
+    """A PNG file that shows images in rows of `columns`, in order, 2 white pixels apart.
 
     Args:
-        x: shape (n, channels, height, width) on [-1, 1], of 1 channel (grey) or 3 (red, green, blue).
+        x: shape (n, channels, height, width) on [-1, 1], with 1 channel (grey) or 3 (red, green, blue).
 
     Raises:
         ValueError: other channels, no image, or columns < 1.
@@ -145,7 +139,7 @@ def png(x: Images, columns: int) -> bytes:
     n, channels, height, width = x.shape
     if channels not in (1, 3) or not n or columns < 1:
         raise ValueError(
-            "x must hold images of 1 or 3 channels, and columns be at least 1, "
+            "x must hold images with 1 or 3 channels, and columns must be at least 1, "
             f"got shape {tuple(x.shape)} and {columns} columns"
         )
     rows, gap = -(-n // columns), 2

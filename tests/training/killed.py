@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.append(str(Path(__file__).parents[1]))  # for devices, when run as a command
+
 from devices import grown
 
 from diffnotes.schedule import NoiseSchedule

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from devices import grown
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1]))  # for devices, when run as a command
+
+from devices import grown
 
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training import commands as cli

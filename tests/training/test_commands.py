@@ -215,7 +215,9 @@ def test_every_byte_comes_back():
 def test_what_is_no_picture(no_shape_checks):
     with pytest.raises(ValueError, match=r"1 or 3 channels, .* got shape \(4, 2, 8, 8\) and 2 columns"):
         png(torch.zeros(4, 2, 8, 8), 2)
-    with pytest.raises(ValueError, match=r"columns be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"):
+    with pytest.raises(
+        ValueError, match=r"columns must be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"
+    ):
         png(torch.zeros(4, 1, 8, 8), 0)
     for shape in ((8, 8), (2, 8, 8)):
         with pytest.raises(ValueError, match=r"shape must be \(1 or 3, height, width\), got"):
@@ -288,14 +290,16 @@ def test_points_are_sampled_into_numbers_only(tmp_path):
     words = ["sample", "swiss_roll", "--device", "cpu", "--count", "10", "--steps", "10", "--out"]
     cli.main([*words, str(tmp_path / "a.npz")])
     assert np.load(tmp_path / "a.npz")["x"].shape == (10, 2)
-    assert "out must name an .npz: samples of shape (2,) are no images" in refused(*words, tmp_path / "a.png")
+    assert "out must be an .npz file: samples of shape (2,) are not images" in refused(
+        *words, tmp_path / "a.png"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("--eta 0.5 --sampler ddpm", "eta must be 0 for any sampler but 'ddim', got 0.5 for 'ddpm'"),
-        ("--guidance 2", "guidance must be 0 without classes to guide to, got 2.0"),
+        ("--guidance 2", "guidance must be 0 without classes to guide towards, got 2.0"),
         ("--classes 3", "classes must lie in 0..2, got [3]"),
         ("--guidance -2 --classes 1", "guidance must be at least -1, and finite, got -2.0"),
         ("--eta 1.5", "eta must lie in [0, 1]"),
@@ -330,7 +334,7 @@ def test_what_cannot_be_sampled_in_python(change, complaint):
 
 def test_a_network_without_classes_has_none_to_sample(tmp_path):
     said = refused("sample", "swiss_roll", "--out", tmp_path / "a.npz", "--classes", "0")
-    assert "classes must be none for this network, got [0]" in said
+    assert "classes must be empty for this network, got [0]" in said
 
 
 # ---- evaluate -------------------------------------------------------------------------------------------------
@@ -407,7 +411,7 @@ def test_the_likelihood_is_told_even_if_the_samples_fail(error, monkeypatch, cap
 def test_other_images_have_no_classifier(tmp_path):
     net = UNet(channels=3, T=50, width=4, multipliers=(1,))
     save_model(tmp_path / "net.safetensors", net, SCHEDULE)
-    assert "frechet must be 0 but for Fashion-MNIST" in refused(
+    assert "frechet must be 0 except for Fashion-MNIST" in refused(
         "evaluate", tmp_path / "net.safetensors", "--device", "cpu", "--frechet", 5
     )
 
@@ -463,12 +467,12 @@ def test_what_cannot_be_evaluated(words, complaint, weights):
 
 
 def test_points_have_no_bits_per_dimension():
-    assert "weights must be of a network for images, got an MLP" in refused("evaluate", "swiss_roll")
+    assert "weights must belong to a network for images, got an MLP" in refused("evaluate", "swiss_roll")
 
 
 def test_a_network_for_images_of_no_known_kind(tmp_path):
     save_model(tmp_path / "net.safetensors", UNet(channels=2, T=50, width=4, multipliers=(1,)), SCHEDULE)
-    assert "images of 1 or 3 channels, got 2" in refused("evaluate", tmp_path / "net.safetensors")
+    assert "images with 1 or 3 channels, got 2" in refused("evaluate", tmp_path / "net.safetensors")
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------
@@ -591,7 +595,7 @@ def test_without_a_compiler_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(cli.run.Trainer, "step", fail)
     said = refused("train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu")
     assert said.endswith(
-        "--compile needs a C++ compiler that works: InvalidCxxCompiler: No working C++ compiler found"
+        "--compile needs a working C++ compiler: InvalidCxxCompiler: No working C++ compiler found"
     )
 
 

@@ -158,7 +158,7 @@ def test_what_does_not_fit_together_is_refused():
         fit(SCHEDULE, small(), points, quick(label_drop=0.1))
     with pytest.raises(ValueError, match=r"floating-point examples of order 1.*, got .* of torch.int64"):
         fit(SCHEDULE, small(), torch.zeros(5, 2, dtype=torch.int64), quick())
-    with pytest.raises(ValueError, match=r"y must have shape \(5,\), one an example, got \(4,\)"):
+    with pytest.raises(ValueError, match=r"y must have shape \(5,\), one per example, got \(4,\)"):
         Shuffled(torch.zeros(5, 2), torch.zeros(4, dtype=torch.long))
 
 
@@ -267,7 +267,7 @@ def test_flips_mirror_half_of_the_images_and_follow_from_the_step():
         assert torch.equal(flipped, data.batch(step, 400, 0)[0])
     assert not torch.equal(data.batch(0, 400, 0)[0], data.batch(0, 400, 1)[0])
     with pytest.raises(
-        ValueError, match=r"flip must be False for what are no images, got x of shape \(5, 2\)"
+        ValueError, match=r"flip must be False unless x holds images, got x of shape \(5, 2\)"
     ):
         Shuffled(torch.zeros(5, 2), flip=True)
 
@@ -543,6 +543,12 @@ def test_a_step_makes_no_stray_cpu_tensor_and_no_wait(monkeypatch):
     monkeypatch.setattr(loop, "Generator", lambda device=None: There())
     # AdamW counts its steps on the CPU, so that it need not wait; a fake tensor cannot be counted
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+
+    def another(net):  # deepcopy would copy the mode of the fake tensors, too
+        with torch.device("meta"):
+            return type(net)(**net.config)
+
+    monkeypatch.setattr(loop.copy, "deepcopy", another)
     with FakeTensorMode():
         with torch.device("meta"):
             net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.1)
@@ -575,6 +581,25 @@ def test_on_a_gpu_a_run_is_resumed_to_the_last_bit(tmp_path, monkeypatch):
     resumed = run(folder=tmp_path)
     assert same(whole.ema, resumed.ema)
     assert same(whole.model, resumed.model)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, torch warns
+def test_on_a_gpu_a_step_never_waits():
+    """CUDA itself raises where the host would wait, in the average of the weights too."""
+    net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.1).to("cuda")
+    data = torch.zeros(20, 1, 4, 4), torch.zeros(20, dtype=torch.long)
+    trainer = Trainer(SCHEDULE, net, data, quick(batch=8, accumulate=2, label_drop=0.5))
+    trainer.step()  # libraries load themselves at first use, and may wait then
+    torch.cuda.synchronize()
+    before = [weights.clone() for weights in trainer.ema.parameters()]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.done == 2
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.ema.parameters(), strict=True))
 
 
 # ---- resuming -------------------------------------------------------------------------------------------------
@@ -996,9 +1021,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         save_model(tmp_path / "net.safetensors", small(), NoiseSchedule.linear(T=40))
     assert list(tmp_path.iterdir()) == []
     for name in (tmp_path / "weights", "runs/weights", "weights"):
-        with pytest.raises(
-            FileNotFoundError, match=rf"a .safetensors file, or .* swiss_roll .*, got '{name}'"
-        ):
+        with pytest.raises(FileNotFoundError, match=rf"a .safetensors file, or .*, swiss_roll, got '{name}'"):
             load_model(name)
 
 
@@ -1051,7 +1074,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     net = small()
     nn.init.constant_(net.out.bias, 1e5)
     save_model(tmp_path / "fine.safetensors", net, SCHEDULE)
-    with pytest.raises(ValueError, match=r"finite in torch.float16, not so: out.bias"):
+    with pytest.raises(ValueError, match=r"finite in torch.float16; these are not: out.bias"):
         save_model(tmp_path / "net.safetensors", net, SCHEDULE, dtype=torch.float16)
     assert not (tmp_path / "net.safetensors").exists()
 
