@@ -259,6 +259,7 @@ def test_the_study_goes_on_where_it_was_and_measures_what_is_there(tmp_path, mon
     monkeypatch.setattr(generalisation, "STUDY_SEEDS", (0, 1))
     monkeypatch.setattr(generalisation, "LONG_SIZE", 4)
     monkeypatch.setattr(generalisation, "LONGER", 2)
+    monkeypatch.setattr(generalisation, "DRAWS", 12)
     main(["--study", "--folder", str(tmp_path), "--starts", "2"])
     assert capsys.readouterr().out.count("loss") == 8
     first = json.loads((tmp_path / "study.json").read_text())

@@ -95,6 +95,11 @@ def test_an_entry_against_another_reference_is_measured_again(tmp_path: Path, be
     path.write_text(path.read_text("utf-8").replace("the first 100 of each class", "none"), "utf-8")
     measure.images(tmp_path, 20, "a")
     assert bench.measured == ["a"] * 2
+    content = json.loads(path.read_text("utf-8"))
+    content["entries"]["a"]["reference"] = "another"  # an entry of its own
+    path.write_text(json.dumps(content), "utf-8")
+    measure.images(tmp_path, 20, "a")
+    assert bench.measured == ["a"] * 3
 
 
 # ---- distances, and what their errors are from ------------------------------------------------------------------

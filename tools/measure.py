@@ -452,7 +452,12 @@ def images(folder: Path, n: int, only: str, samples: Path | None = None) -> None
     if path.exists():
         old = json.loads(path.read_text("utf-8"))
         if all(old["provenance"].get(key) == provenance[key] for key in ("weights", "reference")):
-            done = {name: entry for name, entry in old["entries"].items() if entry["asked_n"] == n}
+            against = provenance["reference"]
+            done = {
+                name: entry
+                for name, entry in old["entries"].items()
+                if entry["asked_n"] == n and entry.get("reference", against) == against
+            }
     tools = load(samples)
     for name, measure in entries(folder).items():
         if name in done or not re.search(only, name):

@@ -78,6 +78,7 @@ STUDY = "study.json"
 STUDY_SIZES, STUDY_SEEDS = (100, 1000, 3000), (0, 1, 2)
 LONG_SIZE, LONGER = 1000, 10  # N for longer trainings and for other targets, and how much longer
 NEAR = 0.1  # the fixed threshold of a copy, beside the relative one: nearer than this to an image of the own half
+DRAWS = 1000  # of t and of the noise, for a loss
 BANDS = ((1, 100), (101, 500), (501, 1000))  # of t, for the losses of networks with different targets
 SUMS = SHIPPED.parent / "fashion_mnist" / "train-10000-sums-of-2x2.npz"
 SCHEDULE = NoiseSchedule.linear(T=1000)
@@ -301,7 +302,7 @@ def sample(model: NoisePredictor, x_T: Small, steps: int = 50) -> Small:
 
 
 @torch.no_grad()
-def denoising_loss(model: NoisePredictor, x0: Small, count: int = 1000) -> Float[Tensor, " count"]:
+def denoising_loss(model: NoisePredictor, x0: Small, count: int = DRAWS) -> Float[Tensor, " count"]:
     """The squared error of the predicted noise, averaged over pixels, for `count` draws of t and of the noise.
 
     The images, on the CPU, are gone through in order, again and again. Times and noise are the same at every call, so
@@ -369,7 +370,9 @@ def measure(
     to_own = both(lambda mine, _: nearest(x[mine], own[mine]).distance)
     to_other = both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance)
     loss = {
-        (by, on): by_image(denoising_loss(model, own[on]), n) for by, model in models.items() for on in HALVES
+        (by, on): by_image(denoising_loss(model, own[on], DRAWS), n)
+        for by, model in models.items()
+        for on in HALVES
     }
     by_start = {
         "own": to_own,
@@ -442,10 +445,10 @@ def study(folder: Path, count: int = 64) -> dict[str, Any]:
         }
     if {a := Run(LONG_SIZE, "A", longer=LONGER), b := Run(LONG_SIZE, "B", longer=LONGER)} <= set(there):
         table["longer"] = measure(LONG_SIZE, there[a], there[b], count=count)
-    t = _loss_times(1000, Generator().manual_seed(1))
+    t = _loss_times(DRAWS, Generator().manual_seed(1))
     for run, model in there.items():
         if run.n == LONG_SIZE and run.half == "B":
-            loss = denoising_loss(model, half(LONG_SIZE, "A"))
+            loss = denoising_loss(model, half(LONG_SIZE, "A"), DRAWS)
             table["bands"][run.name] = {
                 f"{low}..{high}": _summary(loss[(t >= low) & (t <= high)]) for low, high in BANDS
             }
