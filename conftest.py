@@ -10,9 +10,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and so do the kernels that they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-FAILED = (
-    Path(__file__).parent / "_build" / "pictures"
-)  # the saved one, the one drawn now, and where they differ
+FAILED = Path(__file__).parent / "_build" / "pictures"  # the saved one, the one drawn now, and where they differ
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,9 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         page = getattr(item, "callspec", None) and item.callspec.params.get("address")
-        whole = (
-            item.path.suffix == ".ipynb" or item.path.parent.name == "book" or "distributed" in item.path.name
-        )
+        whole = item.path.suffix == ".ipynb" or item.path.parent.name == "book" or "distributed" in item.path.name
         if page or whole:
             item.add_marker(pytest.mark.xdist_group(page or item.path.name))
 

@@ -83,9 +83,7 @@ def jumps(kind: str, x_T: Tensor, eps: Tensor, steps: int, theirs: bool) -> dict
     return tasks
 
 
-def bare_step(
-    preset: Preset, net: nn.Module, call: Callable[..., Tensor], device: str = "cpu", **adam: Any
-) -> Task:
+def bare_step(preset: Preset, net: nn.Module, call: Callable[..., Tensor], device: str = "cpu", **adam: Any) -> Task:
     """What a step of training must do in any case: forward, backward, clipping, AdamW and the average of the weights.
 
     All that is random is drawn beforehand. `call(x_t, t, y)` asks the network.

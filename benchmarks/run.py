@@ -64,21 +64,14 @@ def jump_rows(tiny: bool) -> Iterator[Row]:
     shape, short, long = ((8, 1, 8, 8), 2, 5) if tiny else ((128, 1, 28, 28), 25, 125)
     x_T, eps = torch.randn(2, *shape)
     for kind, rounds, near, far in ("DDIM", 150, "<= 1.5", ">= 5"), ("DDPM", 30, "", ""):
-        tasks = {
-            (name, n): task for n in (short, long) for name, task in jumps(kind, x_T, eps, n, PEER).items()
-        }
+        tasks = {(name, n): task for n in (short, long) for name, task in jumps(kind, x_T, eps, n, PEER).items()}
         times, steps = in_turns(tasks, 4 if tiny else rounds), long - short
-        jump = {
-            name: [b - a for a, b in zip(times[name, short], times[name, long], strict=True)]
-            for name, _ in tasks
-        }
+        jump = {name: [b - a for a, b in zip(times[name, short], times[name, long], strict=True)] for name, _ in tasks}
         bare, ours = jump.pop("bare"), jump.pop("diffnotes")
         yield row(f"{kind} jump / bare", ours, bare, steps, near)
         for peer in jump:
             if kind == "DDIM":  # the same work
-                torch.testing.assert_close(
-                    tasks[peer, long](), tasks["diffnotes", long](), rtol=1e-4, atol=1e-3
-                )
+                torch.testing.assert_close(tasks[peer, long](), tasks["diffnotes", long](), rtol=1e-4, atol=1e-3)
             yield row(f"{peer} / {kind} jump", jump[peer], ours, steps, far)
 
 
@@ -158,25 +151,15 @@ def table(found: dict[str, Any]) -> str:
         micro = " / ".join(f"{m:,g}" for m in r["microseconds"])
         cells = [r["what"], r["threads"], f"**{r['ratio']:g}**", f"{low:g} .. {high:g}", r["goal"], micro]
         lines.append("| " + " | ".join(map(str, [*cells, r["rounds"]])) + " |")
-    lines += [
-        "",
-        "A ratio is that of two times of one round; given are the median of all rounds and the quartiles.",
-    ]
+    lines += ["", "A ratio is that of two times of one round; given are the median of all rounds and the quartiles."]
     lines += ["Two threads are timed only where the load at the start is below half of the cores.", ""]
     return "\n".join([*lines, *(f"- {' '.join(str(of.__doc__).split())}" for of in ROWS)]) + "\n"
 
 
 def quote(found: dict[str, Any]) -> str:
     """The sentence for the documents."""
-    whats = (
-        "DDIM jump / bare",
-        "diffusers / DDIM jump",
-        "diffusers, cheapest call / DDIM jump",
-        "Trainer.step / bare",
-    )
-    ratios = {
-        row["what"]: f"{row['ratio']:.2f}" for row in reversed(found["rows"])
-    }  # those of one thread come first
+    whats = ("DDIM jump / bare", "diffusers / DDIM jump", "diffusers, cheapest call / DDIM jump", "Trainer.step / bare")
+    ratios = {row["what"]: f"{row['ratio']:.2f}" for row in reversed(found["rows"])}  # those of one thread come first
     ddim, peer, cheapest, train = (ratios[what] for what in whats)
     return (
         f"On one CPU thread a DDIM jump takes {ddim} times as long as its two bare operations, a step of diffusers' "

@@ -82,9 +82,7 @@ def checked_time(t: Any, T: int, x: Tensor) -> int | Tensor:
         return whole("t", t, 1, T)
     check_integers(t=t)
     if t.shape != x.shape[:1]:
-        raise ValueError(
-            f"t must have shape {tuple(x.shape[:1])}, one per example of x, got {tuple(t.shape)}"
-        )
+        raise ValueError(f"t must have shape {tuple(x.shape[:1])}, one per example of x, got {tuple(t.shape)}")
     if may_look(t) and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= T:
         raise ValueError(f"t must lie in 1..{T}, got {int(t.min())} .. {int(t.max())}")
     return t.long()

@@ -68,9 +68,7 @@ def two_moons(n: int, generator: Generator | None = None, noise: float = 0.1) ->
     return labelled_moons(n, generator, noise)[0]
 
 
-def labelled_moons(
-    n: int, generator: Generator | None = None, noise: float = 0.1
-) -> tuple[Plane, Int[Tensor, " n"]]:
+def labelled_moons(n: int, generator: Generator | None = None, noise: float = 0.1) -> tuple[Plane, Int[Tensor, " n"]]:
     """`two_moons`, and the half circle of each point: 0 for the upper, 1 for the lower, int64 of shape (n,)."""
     n, noise = whole("n", n), number("noise", noise, "[0, 1)")
     u = math.pi * _uniform(n, generator)
@@ -106,9 +104,7 @@ def ring(K: int = 8, std: float = 0.1) -> GaussianMixture:
     radius = math.sqrt(2 * (1 - std**2))  # radius^2 / 2 + std^2 = 1
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     identity = torch.eye(2, dtype=torch.float64)
-    return GaussianMixture(
-        torch.full((K,), 1 / K, dtype=torch.float64), means, (std**2 * identity).repeat(K, 1, 1)
-    )
+    return GaussianMixture(torch.full((K,), 1 / K, dtype=torch.float64), means, (std**2 * identity).repeat(K, 1, 1))
 
 
 def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[Tensor, "n 1 size size"]:
@@ -126,18 +122,7 @@ def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[
 
 # ---- images ---------------------------------------------------------------------------------------------------
 
-GARMENTS = (
-    "T-shirt",
-    "trousers",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _FASHION_SUMS = {  # of the decompressed content
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -259,10 +244,7 @@ def _spiral(share: Tensor) -> Tensor:
 
 
 # the means of u cos u and u sin u, and of their squares, over the angles (integration by parts)
-_SPIRAL_MOMENTS = (
-    [2.0, 2 / (3 * math.pi)],
-    [39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4],
-)
+_SPIRAL_MOMENTS = ([2.0, 2 / (3 * math.pi)], [39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4])
 
 
 def _shrunk(points: Tensor, mean: list[float], square: list[float], noise: float) -> Tensor:

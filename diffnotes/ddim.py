@@ -36,16 +36,7 @@ from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
 from diffnotes.reverse import ask, check_fits, predict_x0
-from diffnotes.schedule import (
-    Batch,
-    NoisePredictor,
-    NoiseSchedule,
-    PerExample,
-    Spacing,
-    Steps,
-    Time,
-    check_T,
-)
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, check_T
 
 Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
 
@@ -83,13 +74,7 @@ class DDIMStep(NamedTuple):
 
 
 def ddim_step(
-    schedule: NoiseSchedule,
-    x_t: Batch,
-    eps: Batch,
-    t: Time,
-    s: Time,
-    eta: Eta = 0.0,
-    noise: Batch | None = None,
+    schedule: NoiseSchedule, x_t: Batch, eps: Batch, t: Time, s: Time, eta: Eta = 0.0, noise: Batch | None = None
 ) -> DDIMStep:
     """One jump from t to s (Song, Meng, Ermon 2021, eq. 12), in its three named parts.
 
@@ -305,9 +290,7 @@ def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
     return model_at(NoiseSchedule(beta))(x_bar / math.sqrt(1 + sigma_bar**2), one)  # (ddim-ode)
 
 
-def ode_jump(
-    schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: int = 0, rtol: float = 1e-10
-) -> Batch:
+def ode_jump(schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: int = 0, rtol: float = 1e-10) -> Batch:
     """x_s, where the ODE itself takes x_t from t down or up to s: the limit of eta = 0 with ever more steps.
 
     Solved in float64 on the CPU by the eighth-order DOP853 of SciPy, which only this function needs.

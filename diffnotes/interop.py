@@ -44,9 +44,7 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     T, name = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
     start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     if config.get("rescale_betas_zero_snr"):
-        raise ValueError(
-            "rescale_betas_zero_snr must be False, got True: where alpha_bar_T is 0, eps has no x_0"
-        )
+        raise ValueError("rescale_betas_zero_snr must be False, got True: where alpha_bar_T is 0, eps has no x_0")
     if (trained := config.get("trained_betas")) is not None:
         return NoiseSchedule(torch.as_tensor(trained, dtype=torch.float64))
     match name:
@@ -64,8 +62,7 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
             ratios = [1 - after / before for before, after in pairwise(bars)]
             return NoiseSchedule(torch.tensor(ratios, dtype=torch.float64).clamp(max=0.999))
     raise ValueError(
-        "beta_schedule must be 'linear', 'scaled_linear', 'squaredcos_cap_v2', 'sigmoid' or 'laplace', "
-        f"got {name!r}"
+        f"beta_schedule must be 'linear', 'scaled_linear', 'squaredcos_cap_v2', 'sigmoid' or 'laplace', got {name!r}"
     )
 
 

@@ -115,9 +115,7 @@ def sliced_wasserstein(
         return cost
 
     parts = list(zip(x.tensor_split(groups), y.tensor_split(groups), strict=True))
-    rest = [
-        [torch.cat(side) for side in zip(*parts[:i], *parts[i + 1 :], strict=True)] for i in range(groups)
-    ]
+    rest = [[torch.cat(side) for side in zip(*parts[:i], *parts[i + 1 :], strict=True)] for i in range(groups)]
     variance = _jackknife(torch.stack([distance(a, b) for a, b in rest]))
     return Estimate(float(distance(x, y)), float(variance.sqrt()))
 
@@ -154,11 +152,7 @@ def frechet_distance(
             resamples < 2; batch < 1; or features are not finite or not one row per point.
     """
     check_points(x, y, at_least=2)
-    resamples, seed, batch = (
-        whole("resamples", resamples, 2),
-        whole("seed", seed, None),
-        whole("batch", batch),
-    )
+    resamples, seed, batch = (whole("resamples", resamples, 2), whole("seed", seed, None), whole("batch", batch))
     a, b = (_features(sample, features, batch) for sample in (x, y))
     generator = torch.Generator().manual_seed(seed)
 
@@ -236,9 +230,7 @@ def check_points(x: Tensor, y: Tensor, at_least: int) -> None:
     check_batch(x=x)
     check_batch(y=y)
     if x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"x and y must have points of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}"
-        )
+        raise ValueError(f"x and y must have points of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
     if min(len(x), len(y)) < at_least:
         raise ValueError(f"x and y must have at least {at_least} points, got {len(x)} and {len(y)}")
 

@@ -97,15 +97,10 @@ class GaussianMixture(Oracle):
     """
 
     def __init__(
-        self,
-        weights: Float[Tensor, " K"],
-        means: Float[Tensor, "K dim"],
-        covariances: Float[Tensor, "K dim dim"],
+        self, weights: Float[Tensor, " K"], means: Float[Tensor, "K dim"], covariances: Float[Tensor, "K dim dim"]
     ) -> None:
         _check_mixture(weights, means, covariances)
-        weights, self.means, self.covariances = (
-            v.detach().to(torch.float64) for v in (weights, means, covariances)
-        )
+        weights, self.means, self.covariances = (v.detach().to(torch.float64) for v in (weights, means, covariances))
         self.weights = weights / weights.sum()
         self._log_weights = self.weights.log()
         lam, self._axes = torch.linalg.eigh(self.covariances)
@@ -152,9 +147,7 @@ class GaussianMixture(Oracle):
         """q(x_t), the marginal at t: sum_k w_k N(sqrt(alpha_bar_t) mu_k, alpha_bar_t C_k + (1 - alpha_bar_t) I)."""
         signal, noise = _level(schedule, self.means, whole("t", t, 1, schedule.T))
         identity = torch.eye(self.means.shape[1], dtype=torch.float64, device=self.means.device)
-        return GaussianMixture(
-            self.weights, signal * self.means, signal**2 * self.covariances + noise * identity
-        )
+        return GaussianMixture(self.weights, signal * self.means, signal**2 * self.covariances + noise * identity)
 
     def responsibilities(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch K"]:
         """q(k | x_t), the probability that x_0 came from component k."""
@@ -176,9 +169,7 @@ class GaussianMixture(Oracle):
         x = self._points(x_t)
         return self._earlier(x, 1.0, 0.0, *_level(schedule, x.unsqueeze(-1), t), x_t.dtype)
 
-    def denoise_covariance(
-        self, schedule: NoiseSchedule, x_t: Batch, t: Time
-    ) -> Float[Tensor, "batch dim dim"]:
+    def denoise_covariance(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Float[Tensor, "batch dim dim"]:
         """Cov[x_0 | x_t]."""
         return self.denoise_posterior(schedule, self._points(x_t), t).covariance_matrix.to(x_t.dtype)
 
@@ -203,9 +194,7 @@ class GaussianMixture(Oracle):
 
     # ---- the two computations behind all of this ----------------------------------------------------------
 
-    def _joint(
-        self, x: Tensor, signal: Tensor | float, noise: Tensor | float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _joint(self, x: Tensor, signal: Tensor | float, noise: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """For x = signal x_0 + sqrt(noise) eps: log q(x, k), and the residual and variance along each axis of k."""
         turned = (x @ self._all_axes.T).reshape(*x.shape[:-1], *self.means.shape)
         residual = turned - signal * self._centres
@@ -213,13 +202,7 @@ class GaussianMixture(Oracle):
         return self._log_weights + _log_normal(residual, variances), residual, variances
 
     def _earlier(
-        self,
-        x: Tensor,
-        signal: Tensor | float,
-        noise: Tensor | float,
-        keep: Tensor,
-        add: Tensor,
-        dtype: torch.dtype,
+        self, x: Tensor, signal: Tensor | float, noise: Tensor | float, keep: Tensor, add: Tensor, dtype: torch.dtype
     ) -> "SeededMixture":
         """q(x_s | x_t = x), where x_s = signal * x_0 + sqrt(noise) * eps and x_t = keep * x_s + sqrt(add) * z."""
         log_joint, residual, _ = self._joint(x, keep * signal, keep**2 * noise + add)
@@ -262,9 +245,7 @@ class DataMixture(Oracle):
     def __init__(self, x0: Batch) -> None:
         check_floating(x0=x0)
         if x0.ndim < 2 or len(x0) == 0:
-            raise ValueError(
-                f"x0 must be floating, of shape (N, ...) with N >= 1, got {x0.dtype} {tuple(x0.shape)}"
-            )
+            raise ValueError(f"x0 must be floating, of shape (N, ...) with N >= 1, got {x0.dtype} {tuple(x0.shape)}")
         if has_values(x0) and not bool(x0.isfinite().all()):
             raise ValueError("x0 must be finite, got inf or nan")
         self.x0 = x0.detach()
@@ -436,9 +417,7 @@ class SeededMixture(MixtureSameFamily):
         weights = Categorical(logits=log_weights, validate_args=False)
         super().__init__(weights, Gaussians(loc, axes, axis_variances), validate_args=False)
 
-    def sample(
-        self, sample_shape: Sequence[int] = torch.Size(), generator: Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = torch.Size(), generator: Generator | None = None) -> Tensor:
         """Draws of shape sample_shape + batch_shape + event_shape: first a component, then a point of it."""
         part, weights = self.component_distribution, self.mixture_distribution.probs
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -500,9 +479,7 @@ def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
     check_floating(weights=weights, means=means, covariances=covariances)
     shapes = [tuple(v.shape) for v in (weights, means, covariances)]
     if means.ndim != 2 or 0 in means.shape or shapes != [shapes[1][:1], shapes[1], shapes[1] + shapes[1][1:]]:
-        raise ValueError(
-            f"weights, means, covariances must have shapes (K,), (K, d), (K, d, d), got {shapes}"
-        )
+        raise ValueError(f"weights, means, covariances must have shapes (K,), (K, d), (K, d, d), got {shapes}")
     _same_device(means, weights, covariances)
     if not has_values(weights):
         return

@@ -27,15 +27,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.special import log_ndtr
 
-from diffnotes.arguments import (
-    check_batch,
-    check_floating,
-    may_look,
-    number,
-    per_example,
-    whole,
-    whole_numbers,
-)
+from diffnotes.arguments import check_batch, check_floating, may_look, number, per_example, whole, whole_numbers
 from diffnotes.forward import prior_kl, q_sample
 from diffnotes.reverse import Variance, check_fits, p_mean, q_posterior, reverse_variance
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, check_T, flat
@@ -43,9 +35,7 @@ from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample,
 Decoder = Literal["gaussian", "discrete"]
 
 
-def simple_loss(
-    schedule: NoiseSchedule, model: NoisePredictor, x0: Batch, t: Time, noise: Batch
-) -> PerExample:
+def simple_loss(schedule: NoiseSchedule, model: NoisePredictor, x0: Batch, t: Time, noise: Batch) -> PerExample:
     """L_simple (Ho et al. 2020, eq. 14): the squared error of the predicted noise, one number per example.
 
     It is averaged over coordinates, so it does not grow with the size of an image: for a model that answers 0 it is

@@ -24,15 +24,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from diffnotes.arguments import (
-    check_floating,
-    checked_time,
-    has_values,
-    number,
-    usable_device,
-    whole,
-    whole_numbers,
-)
+from diffnotes.arguments import check_floating, checked_time, has_values, number, usable_device, whole, whole_numbers
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]

@@ -43,11 +43,7 @@ def test_symbolic_holds(lhs, rhs, capsys):
     ("lhs", "rhs", "shown"),
     [
         (a, sympy.sqrt(a), "a = 1/3: 0.333333 against 0.577350"),
-        (
-            x,
-            sympy.Abs(x),
-            "not reduce to zero",
-        ),  # differ only where x < 0, which is not tried: still a failure
+        (x, sympy.Abs(x), "not reduce to zero"),  # differ only where x < 0, which is not tried: still a failure
         ([a, b], [a, b**2], "rhs at [1] = b**2"),
         (sympy.Matrix([[a], [b]]), sympy.Matrix([[a], [a]]), "at [1][0]"),
         (sympy.nan, sympy.nan, "nan"),
@@ -110,9 +106,7 @@ def test_exact_carries_gradients_and_devices():
     ],
 )
 def test_exact_fails_and_shows_both_sides(lhs, rhs):
-    with pytest.raises(
-        check.CheckFailed, match=r"\(fwd-step\) exact check: fails\n  lhs = .*\n  rhs = .*\n  .*worst"
-    ):
+    with pytest.raises(check.CheckFailed, match=r"\(fwd-step\) exact check: fails\n  lhs = .*\n  rhs = .*\n  .*worst"):
         check.exact("fwd-step", lhs, rhs)
 
 
@@ -173,9 +167,7 @@ def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tor
 def test_monte_carlo_holds(samples, expected, capsys):
     check.monte_carlo("fwd-step", samples, expected)
     said = capsys.readouterr().out
-    assert re.fullmatch(
-        r"✓ \(fwd-step\) holds within 4 standard errors of [\de.+-]+%? · Monte Carlo\n", said
-    ), said
+    assert re.fullmatch(r"✓ \(fwd-step\) holds within 4 standard errors of [\de.+-]+%? · Monte Carlo\n", said), said
 
 
 def test_monte_carlo_is_z_standard_errors_wide():
@@ -219,12 +211,7 @@ def test_monte_carlo_never_passes_what_is_not_finite(bad):
         (draws(10), 0.0, {"z": 0}, "z must be > 0"),
         (torch.full((10,), 0.5), 0.5, {}, "samples must vary"),
         (torch.cat([draws(10, 1), torch.ones(10, 1)], 1), [0.0, 1.0], {}, "samples must vary"),
-        (
-            draws(100),
-            0.0,
-            {"resolution": 0.1},
-            "samples must be more numerous: 4 standard errors are up to 0.4",
-        ),
+        (draws(100), 0.0, {"resolution": 0.1}, "samples must be more numerous: 4 standard errors are up to 0.4"),
     ],
 )
 def test_monte_carlo_refuses(samples, expected, options, said):
@@ -239,9 +226,7 @@ def test_a_slip_that_is_caught_is_told(capsys):
     with check.slip("variance for standard deviation"):
         check.exact("fwd-step", 0.25, 0.5)
         raise AssertionError("nothing runs after the check has failed")
-    assert capsys.readouterr().out == (
-        "✓ (fwd-step) catches the slip: variance for standard deviation · exact\n"
-    )
+    assert capsys.readouterr().out == ("✓ (fwd-step) catches the slip: variance for standard deviation · exact\n")
 
 
 def test_a_slip_that_no_check_sees_fails():

@@ -79,9 +79,7 @@ def test_the_roll_is_a_spiral() -> None:
 
 def test_the_moons_are_two_half_circles() -> None:
     std = torch.tensor([3 / 4, 5 / 8 - 1 / math.pi - 1 / 16], dtype=torch.float64).sqrt()
-    x = two_moons(20_000, seeded(0), noise=0.0).double() * std + torch.tensor(
-        [1 / 2, 1 / 4], dtype=torch.float64
-    )
+    x = two_moons(20_000, seeded(0), noise=0.0).double() * std + torch.tensor([1 / 2, 1 / 4], dtype=torch.float64)
     upper = x.norm(dim=1)
     lower = (torch.tensor([1.0, 0.5], dtype=torch.float64) - x).norm(dim=1)
     tol = 64 * 2.0**-24
@@ -109,9 +107,7 @@ def test_a_moon_carries_its_label() -> None:
 @pytest.mark.parametrize("curve", CURVES)
 def test_noise_is_the_width_of_the_blur(curve: Callable[..., Tensor]) -> None:
     sharp, blurred = curve(50_000, seeded(0), noise=0.0), curve(50_000, seeded(0), noise=0.3)
-    blur = (
-        blurred - math.sqrt(1 - 0.3**2) * sharp
-    ).double() / 0.3  # the same seed draws the same curve first
+    blur = (blurred - math.sqrt(1 - 0.3**2) * sharp).double() / 0.3  # the same seed draws the same curve first
     assert_mean(blur, 0.0)
     assert_mean(blur**2, 1.0)
 
@@ -174,10 +170,7 @@ def test_shapes_are_discs_squares_and_crosses() -> None:
 
 
 def test_shapes_of_a_bad_size_are_refused() -> None:
-    for n, size, message in (
-        (0, 16, "n must be at least 1, got 0"),
-        (1, 7, "size must be at least 8, got 7"),
-    ):
+    for n, size, message in ((0, 16, "n must be at least 1, got 0"), (1, 7, "size must be at least 8, got 7")):
         with pytest.raises(ValueError, match=message):
             shapes(n, size)
 
@@ -245,9 +238,7 @@ def idx(content: bytes) -> np.ndarray:
 
 
 def as_idx(numbers: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{numbers.ndim}I", 0, 8, numbers.ndim, *numbers.shape) + bytes(
-        numbers.flatten().tolist()
-    )
+    return struct.pack(f">HBB{numbers.ndim}I", 0, 8, numbers.ndim, *numbers.shape) + bytes(numbers.flatten().tolist())
 
 
 def test_the_test_images_come_with_the_package(no_network: Path) -> None:
@@ -263,9 +254,7 @@ def test_the_test_images_come_with_the_package(no_network: Path) -> None:
     assert torch.equal(y, torch.from_numpy(labels))
     # float32 rounds k / 127.5, up to 2, by at most 2^-24, and the difference, up to 1, by half of that
     assert_close(x[:, 0].double(), torch.from_numpy(pixels).double() / 127.5 - 1, rtol=0, atol=1.5 * 2.0**-24)
-    assert torch.equal(
-        ((x + 1) * 127.5).round().long()[:, 0], torch.from_numpy(pixels)
-    )  # each byte comes back
+    assert torch.equal(((x + 1) * 127.5).round().long()[:, 0], torch.from_numpy(pixels))  # each byte comes back
     assert len(GARMENTS) == 10
 
 
@@ -282,13 +271,9 @@ def test_what_the_labels_mean(no_network: Path) -> None:
 
 
 def test_without_files_and_network_there_is_one_clear_error(no_network: Path) -> None:
-    with pytest.raises(
-        OSError, match=r"train-images-idx3-ubyte.gz could not be downloaded: .*cut.*; http.*cut"
-    ):
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz could not be downloaded: .*cut.*; http.*cut"):
         fashion_mnist("train")
-    with pytest.raises(
-        OSError, match=r"cifar-10-binary.tar.gz could not be downloaded: .*the network is cut"
-    ):
+    with pytest.raises(OSError, match=r"cifar-10-binary.tar.gz could not be downloaded: .*the network is cut"):
         cifar10("test")
 
 
@@ -297,9 +282,7 @@ def published(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray, labels: np.nd
     files = {}
     for name, numbers in (("images-idx3", pixels), ("labels-idx1", labels)):
         content = as_idx(numbers)
-        monkeypatch.setitem(
-            module._FASHION_SUMS, f"train-{name}-ubyte.gz", hashlib.sha256(content).hexdigest()
-        )
+        monkeypatch.setitem(module._FASHION_SUMS, f"train-{name}-ubyte.gz", hashlib.sha256(content).hexdigest())
         files[f"train-{name}-ubyte.gz"] = gzip.compress(content)
     return files
 

@@ -36,9 +36,7 @@ from diffnotes.schedule import NoiseSchedule, timesteps
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53
 LINEAR = NoiseSchedule.linear(1000)
-betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=25).map(
-    lambda b: torch.tensor(b, dtype=torch.float64)
-)
+betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=25).map(lambda b: torch.tensor(b, dtype=torch.float64))
 etas = st.floats(0, 1)
 
 
@@ -46,9 +44,7 @@ def mixture() -> GaussianMixture:
     """Three Gaussians in the plane, of different weights, widths and axes."""
     covariances = [[[0.05, 0.02], [0.02, 0.08]], [[0.03, 0.0], [0.0, 0.03]], [[0.1, -0.05], [-0.05, 0.06]]]
     means = [[-1.5, 0.0], [1.0, 1.0], [0.5, -1.5]]
-    return GaussianMixture(
-        *(torch.tensor(v, dtype=torch.float64) for v in ([0.3, 0.5, 0.2], means, covariances))
-    )
+    return GaussianMixture(*(torch.tensor(v, dtype=torch.float64) for v in ([0.3, 0.5, 0.2], means, covariances)))
 
 
 def normal(mean: float, std: float) -> GaussianMixture:
@@ -111,9 +107,7 @@ def test_a_whole_walk_keeps_the_marginals(b: Tensor, eta: float, data: st.DataOb
     for t, to in s.pairs(ts):
         sigma, turn = _shares(log[t], log[to], eta)
         assert turn**2 + sigma**2 == pytest.approx(1 - float(s.alpha_bars[to]), abs=1e-12)
-        assert sigma == float(ddim_sigma(s, t, to, eta)) or sigma == pytest.approx(
-            float(ddim_sigma(s, t, to, eta))
-        )
+        assert sigma == float(ddim_sigma(s, t, to, eta)) or sigma == pytest.approx(float(ddim_sigma(s, t, to, eta)))
     assert to == 0
     assert (sigma, turn) == (0.0, 0.0)
 
@@ -129,9 +123,7 @@ def test_sigma_against_exact_fractions(b: Tensor, eta: float) -> None:
         beta_tilde = (1 - bars[to]) / (1 - bars[t]) * beta
         # T log1p summed, each off by a rounding of a sum of up to |log alpha_bar|: see test_schedule
         tol = 40 * s.T * EPS * max(1.0, float(-s.log_alpha_bars[t])) / min(1.0, float(beta))
-        assert float(ddim_sigma(s, t, to, eta)) == pytest.approx(
-            eta * math.sqrt(beta_tilde), rel=tol, abs=1e-300
-        )
+        assert float(ddim_sigma(s, t, to, eta)) == pytest.approx(eta * math.sqrt(beta_tilde), rel=tol, abs=1e-300)
         assert float(ddim_sigma(s, t, to, "sigma_hat")) == pytest.approx(math.sqrt(beta), rel=tol, abs=0.0)
 
 
@@ -141,9 +133,7 @@ def test_sigma_of_neighbours_is_the_posterior_deviation() -> None:
         sigma = ddim_sigma(LINEAR, t, t - 1, eta)
         # both come from log alpha_bar and from beta, where neighbours differ by 1e-4: 1e4 roundings
         torch.testing.assert_close(sigma**2, eta**2 * LINEAR.posterior_variances[1:], rtol=1e-11, atol=0.0)
-    torch.testing.assert_close(
-        ddim_sigma(LINEAR, t, t - 1, "sigma_hat") ** 2, LINEAR.betas[1:], rtol=1e-11, atol=0.0
-    )
+    torch.testing.assert_close(ddim_sigma(LINEAR, t, t - 1, "sigma_hat") ** 2, LINEAR.betas[1:], rtol=1e-11, atol=0.0)
 
 
 def test_sigma_near_the_data_has_all_its_digits() -> None:
@@ -271,15 +261,7 @@ def test_eta_1_is_ddpm_sample_for_sample(times: set[int], seed: int) -> None:
     ts, x_T, model = [*sorted(times - {1000}), 1000], draw(5, 2, seed=seed), mixture().eps(LINEAR)
     for eta, variance in ((1.0, "posterior"), ("sigma_hat", "beta")):
         runs = [
-            sample(
-                LINEAR,
-                model,
-                x_T,
-                steps=ts,
-                generator=torch.Generator().manual_seed(seed),
-                return_path=True,
-                **how,
-            )
+            sample(LINEAR, model, x_T, steps=ts, generator=torch.Generator().manual_seed(seed), return_path=True, **how)
             for sample, how in ((ddim_sample, {"eta": eta}), (ddpm_sample, {"variance": variance}))
         ]
         # two loops, each with the numbers of its own chapter: 1/sqrt(alpha_bar_T) = 157 in front of what is rounded,
@@ -303,18 +285,14 @@ def test_eta_1_is_ddpms_own_step_with_shared_noise() -> None:
     t = torch.arange(1, 1001)
     tilde = LINEAR.posterior_variances[1:, None]
     want = p_mean(LINEAR, x, t, eps) + tilde.sqrt() * noise
-    torch.testing.assert_close(
-        ddim_step(LINEAR, x, eps, t, t - 1, 1.0, noise).x_s, want, rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(ddim_step(LINEAR, x, eps, t, t - 1, 1.0, noise).x_s, want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, "sigma_hat"])
 def test_the_sampler_is_the_step_repeated(eta: Any) -> None:
     """ddim_sample, two operations a jump, equals ddim_step in a loop with the noise that the generator gives."""
     ts, x_T, model = timesteps(1000, 9), draw(16, 2), mixture().eps(LINEAR)
-    path = ddim_sample(
-        LINEAR, model, x_T, ts, eta, generator=torch.Generator().manual_seed(3), return_path=True
-    )
+    path = ddim_sample(LINEAR, model, x_T, ts, eta, generator=torch.Generator().manual_seed(3), return_path=True)
     x, generator = x_T, torch.Generator().manual_seed(3)
     for i, (t, s) in enumerate(LINEAR.pairs(ts)):
         drawn = eta != 0 and s > 0
@@ -327,9 +305,7 @@ def test_the_sampler_is_the_step_repeated(eta: Any) -> None:
 
 def levels(schedule: NoiseSchedule) -> list[tuple[float, float]]:
     """The factors of x_0 and eps in x_t, for t = 0..T."""
-    return list(
-        zip(schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist(), strict=True)
-    )
+    return list(zip(schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist(), strict=True))
 
 
 class Counted:
@@ -526,11 +502,7 @@ def test_sampling_is_eulers_method_downwards() -> None:
 
 def test_round_trip_error_falls_as_one_over_steps() -> None:
     data = normal(0.7, 0.25)
-    x0, model, S = (
-        data.sample(500, torch.Generator().manual_seed(0)),
-        data.eps(LINEAR),
-        [50, 100, 200, 500, 1000],
-    )
+    x0, model, S = (data.sample(500, torch.Generator().manual_seed(0)), data.eps(LINEAR), [50, 100, 200, 500, 1000])
     errors = []
     for steps in S:
         back = ddim_sample(LINEAR, model, ddim_encode(LINEAR, model, x0, steps), steps)
@@ -601,9 +573,7 @@ def converge(sample: Callable[..., Tensor], sizes: list[int]) -> list[float]:
     data, x_T = mixture(), draw(40, 2)
     errors = []
     for S in sizes:
-        log_snr = torch.linspace(
-            float(LINEAR.log_snr[1]), float(LINEAR.log_snr[1000]), S, dtype=torch.float64
-        )
+        log_snr = torch.linspace(float(LINEAR.log_snr[1]), float(LINEAR.log_snr[1000]), S, dtype=torch.float64)
         schedule = NoiseSchedule.from_alpha_bars(log_snr.sigmoid())
         if not errors:  # the ends are the same for every S
             truth = ode_jump(schedule, data.eps, x_T, S, 1, rtol=1e-9)  # the least error below is 2e-5
@@ -678,9 +648,7 @@ def test_slerp_of_parallel_vectors_is_the_straight_line(dtype: torch.dtype) -> N
     a = draw(3, 5).to(dtype)
     nearly = a + 1e-7 * draw(3, 5, seed=1).to(dtype)
     for b in (a, 2 * a, nearly, torch.zeros_like(a)):
-        torch.testing.assert_close(
-            slerp(a, b, 0.25), 0.75 * a + 0.25 * b, rtol=4 * torch.finfo(dtype).eps, atol=1e-13
-        )
+        torch.testing.assert_close(slerp(a, b, 0.25), 0.75 * a + 0.25 * b, rtol=4 * torch.finfo(dtype).eps, atol=1e-13)
         assert slerp(a, b, 0.25).dtype == dtype
     with pytest.raises(ValueError, match=r"b must not point against a: examples \[1\] do"):
         slerp(a, torch.stack([a[0], -3 * a[1], a[2]]), 0.5)
@@ -761,8 +729,7 @@ def test_the_noise_is_that_of_the_values_whatever_the_strides(eta: Any) -> None:
     for x, other in ((images, images.contiguous(memory_format=torch.channels_last)), (points, columns)):
         assert other.stride() != x.stride()
         a, b = (
-            ddim_sample(LINEAR, LINEAR_MODEL, x, 5, eta, generator=torch.Generator().manual_seed(1))
-            for x in (x, other)
+            ddim_sample(LINEAR, LINEAR_MODEL, x, 5, eta, generator=torch.Generator().manual_seed(1)) for x in (x, other)
         )
         assert torch.equal(a, b)
 
@@ -773,10 +740,7 @@ def test_ddim_step_never_waits() -> None:
         ddim_step(LINEAR, x, x, 9, 5, 0.5, x)
     assert ops.names
     assert ops.waits == []
-    with (
-        FakeTensorMode(),
-        Ops() as ops,
-    ):  # with t in tensors the range is looked at on the CPU, and only there
+    with FakeTensorMode(), Ops() as ops:  # with t in tensors the range is looked at on the CPU, and only there
         schedule = NoiseSchedule(torch.full((10,), 0.1, device="cuda", dtype=torch.float64))
         x, t, s = (torch.empty(v.shape, dtype=v.dtype, device="cuda") for v in (x, t, s))
         assert ddim_step(schedule, x, x, t, s, 0.5, x).x_s.device.type == "cuda"
@@ -852,11 +816,7 @@ def test_bad_times() -> None:
                 ddim_sigma(LINEAR, *wrong, 0.5)
             with pytest.raises(ValueError, match="t and s must satisfy T = 1000 >= t > s >= 0, got t="):
                 ddim_step(LINEAR, x, x, *wrong)
-    for wrong in (
-        (5, torch.tensor([3, 3])),
-        (torch.tensor([5, 5]), 3),
-        (torch.tensor([5, 5]), torch.tensor([3])),
-    ):
+    for wrong in ((5, torch.tensor([3, 3])), (torch.tensor([5, 5]), 3), (torch.tensor([5, 5]), torch.tensor([3]))):
         with pytest.raises(ValueError, match="t and s must be two ints, or two tensors of one shape"):
             ddim_step(LINEAR, x, x, *wrong)
     with pytest.raises(ValueError, match=r"t must have shape \(2,\)"):
@@ -890,9 +850,7 @@ def test_bad_tensors() -> None:
         ddim_step(LINEAR, x, wide, 5, 3)
     with pytest.raises(ValueError, match=r"noise must be shaped like x_t, \(2, 3\), got \(2, 4\)"):
         ddim_step(LINEAR, x, x, 5, 3, 0.5, wide)
-    with pytest.raises(
-        ValueError, match=r"noise must be given where eta is not 0, got noise=None with eta=0\.5"
-    ):
+    with pytest.raises(ValueError, match=r"noise must be given where eta is not 0, got noise=None with eta=0\.5"):
         ddim_step(LINEAR, x, x, 5, 3, 0.5)
     for run in (ddim_sample, ddim_encode, dpmpp_2m_sample):
         with pytest.raises(ValueError, match=r"eps must be shaped like x, \(2, 3\), got \(2, 4\)"):
@@ -905,9 +863,7 @@ def test_bad_tensors() -> None:
                 sample(LINEAR, LINEAR_MODEL, x, 5, clip=clip)
     with pytest.raises(ValueError, match=r"b must be shaped like a, \(2, 3\), got \(2, 4\)"):
         slerp(x, wide, 0.5)
-    with pytest.raises(
-        ValueError, match=r"w must be a number or floating of shape \(2,\), got torch.float32 \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"w must be a number or floating of shape \(2,\), got torch.float32 \(3,\)"):
         slerp(x, x, torch.zeros(3))
 
 

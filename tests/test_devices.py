@@ -32,9 +32,7 @@ LINEAR = NoiseSchedule.linear(T)  # its numbers are read once, so it stays on th
 Run = Callable[..., Tensor]
 SAMPLERS: dict[str, Run] = {
     "ddpm": lambda m, x, **kw: ddpm_sample(LINEAR, m, x, steps=STEPS, **kw),
-    "ddpm, beta, clipped": lambda m, x, **kw: ddpm_sample(
-        LINEAR, m, x, steps=STEPS, variance="beta", clip=1.0, **kw
-    ),
+    "ddpm, beta, clipped": lambda m, x, **kw: ddpm_sample(LINEAR, m, x, steps=STEPS, variance="beta", clip=1.0, **kw),
     "ddim": lambda m, x, **kw: ddim_sample(LINEAR, m, x, STEPS),
     "ddim, eta, clipped": lambda m, x, **kw: ddim_sample(LINEAR, m, x, STEPS, 0.5, clip=1.0, **kw),
     "ddim, sigma-hat": lambda m, x, **kw: ddim_sample(LINEAR, m, x, STEPS, "sigma_hat", **kw),
@@ -139,9 +137,7 @@ def test_what_is_looked_for_is_found(sampler: Run, stray: str) -> None:
             sampler(STRAYS[stray], torch.empty(4, 6, device="cuda"))
         except (RuntimeError, DataDependentOutputException) as error:
             message = str(error)
-    assert ops.waits or re.search(
-        "found two different devices|expected all tensors to be on the same", message, re.I
-    )
+    assert ops.waits or re.search("found two different devices|expected all tensors to be on the same", message, re.I)
 
 
 def test_on_the_cpu_no_number_is_read_during_a_run(sampler: Run) -> None:
@@ -216,9 +212,7 @@ for step in steps:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler"
-)
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_steps_are_one_graph_and_equal_eager() -> None:
     """In a process of its own, as the networks are in test_nets."""
     run = subprocess.run([sys.executable, "-c", COMPARE], capture_output=True, text=True)

@@ -184,9 +184,7 @@ def test_the_second_mirror_helps(servers: list[Server], tmp_path: Path, failure:
 def test_when_none_helps_every_reason_is_given(servers: list[Server], tmp_path: Path) -> None:
     first, second = servers
     first.status, second.content = 404, b"wrong"
-    reasons = (
-        rf"{first.url}: .*404.*; {second.url}: .*must be {SUM}, got {hashlib.sha256(b'wrong').hexdigest()}"
-    )
+    reasons = rf"{first.url}: .*404.*; {second.url}: .*must be {SUM}, got {hashlib.sha256(b'wrong').hexdigest()}"
     with pytest.raises(OSError, match=rf"^file could not be downloaded: {reasons}$"):
         fetch(tmp_path / "file", [first.url, second.url], SUM)
     assert (first.asked, second.asked) == (2, 2)
@@ -197,9 +195,7 @@ def test_no_network_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monke
         raise urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    with pytest.raises(
-        OSError, match=r"could not be downloaded: http://a/: .*unreachable.*; http://b/: .*unreach"
-    ):
+    with pytest.raises(OSError, match=r"could not be downloaded: http://a/: .*unreachable.*; http://b/: .*unreach"):
         fetch(tmp_path / "file", ["http://a/", "http://b/"], SUM)
     assert left_in(tmp_path) == set()
 
@@ -207,9 +203,7 @@ def test_no_network_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monke
 # ---- the disk ---------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_one_clear_error(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_clear_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -16,9 +16,7 @@ from diffnotes.forward import prior_kl, q_marginal, q_sample, q_step
 from diffnotes.schedule import NoiseSchedule
 
 EPS = 2.0**-53
-betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=40).map(
-    lambda b: torch.tensor(b, dtype=torch.float64)
-)
+betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=40).map(lambda b: torch.tensor(b, dtype=torch.float64))
 
 
 def moments_by_steps(schedule: NoiseSchedule, t: int) -> tuple[Tensor, Tensor]:
@@ -50,9 +48,7 @@ def test_a_step_by_hand() -> None:
     s = NoiseSchedule.constant(2, 0.36)  # the roots of 0.64 and 0.36 are 0.8 and 0.6
     x, z = torch.tensor([[1.0, -5.0]], dtype=torch.float64), torch.tensor([[2.0, 10.0]], dtype=torch.float64)
     by_hand = torch.tensor([[0.8 * 1 + 0.6 * 2, -0.8 * 5 + 0.6 * 10]], dtype=torch.float64)
-    torch.testing.assert_close(
-        q_step(s, x, 2, z), by_hand, rtol=0.0, atol=60 * EPS
-    )  # roundings of numbers up to 6
+    torch.testing.assert_close(q_step(s, x, 2, z), by_hand, rtol=0.0, atol=60 * EPS)  # roundings of numbers up to 6
 
 
 @given(betas)
@@ -114,9 +110,7 @@ def test_prior_kl_sums_over_coordinates_and_agrees_with_torch() -> None:
     x0 = torch.randn(3, 2, 4, generator=g, dtype=torch.float64)
     q = q_marginal(s, x0, s.T)
     by_torch = kl_divergence(q, Normal(torch.zeros_like(q.mean), torch.ones_like(q.stddev))).sum((1, 2))
-    torch.testing.assert_close(
-        prior_kl(s, x0), by_torch, rtol=1e-12, atol=0.0
-    )  # alpha-bar is 0.5: nothing cancels
+    torch.testing.assert_close(prior_kl(s, x0), by_torch, rtol=1e-12, atol=0.0)  # alpha-bar is 0.5: nothing cancels
 
 
 def test_draws_follow_the_density() -> None:
@@ -210,10 +204,7 @@ def test_integer_images_are_refused(dtype: torch.dtype) -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_what_is_no_batch_of_a_tensor_is_refused() -> None:
     s, x = NoiseSchedule.linear(100), torch.zeros(2, 3)
-    for wrong, said in (
-        (x.numpy(), "a torch.Tensor, got ndarray"),
-        (x[0, 0], r"have shape \(batch, ...\), got \(\)"),
-    ):
+    for wrong, said in ((x.numpy(), "a torch.Tensor, got ndarray"), (x[0, 0], r"have shape \(batch, ...\), got \(\)")):
         for call in (lambda x: q_sample(s, x, 5, x), lambda x: prior_kl(s, x), lambda x: q_marginal(s, x, 5)):
             with pytest.raises(ValueError, match=f"x0 must (be )?{said}"):
                 call(wrong)

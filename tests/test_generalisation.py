@@ -29,9 +29,7 @@ def test_halves_share_no_image_and_are_those_of_the_test_set():
 def test_the_sums_that_come_with_the_package_are_those_of_the_training_images(monkeypatch, tmp_path):
     """The command that made the file, on images of which every pixel is known; and the file is the one it made."""
     pixels = torch.arange(10_002 * 28 * 28).reshape(-1, 1, 28, 28) * 7 % 256
-    monkeypatch.setattr(
-        generalisation, "fashion_mnist", lambda _: Images(pixels / 127.5 - 1, torch.zeros(10_002))
-    )
+    monkeypatch.setattr(generalisation, "fashion_mnist", lambda _: Images(pixels / 127.5 - 1, torch.zeros(10_002)))
     generalisation.write_sums(tmp_path / "sums.npz")
     with np.load(tmp_path / "sums.npz") as file:
         sums = file["sums"]
@@ -45,9 +43,7 @@ def test_up_to_20000_small_images_need_no_training_set(monkeypatch):
     """Test images, then the shipped sums, then the rest of the training set: here a white one."""
     white = Images(torch.ones(10_001, 1, 28, 28), torch.zeros(10_001))
     tested = fashion_mnist("test")
-    monkeypatch.setattr(
-        generalisation, "fashion_mnist", lambda split, **_: tested if split == "test" else white
-    )
+    monkeypatch.setattr(generalisation, "fashion_mnist", lambda split, **_: tested if split == "test" else white)
     small = small_images(20_001)
     assert torch.allclose(small[9_999, 0, 3, 4], tested.x[9_999, 0, 6:8, 8:10].mean(), atol=1e-6)
     first = (generalisation.shipped_sums()[0, 0, 7, 7] / 4) / 127.5 - 1
@@ -109,15 +105,11 @@ def test_exact_models_of_two_halves_memorise_and_disagree():
     assert got["near"]["mean"] == 1
     assert got["nearer"]["mean"] == got["copied"]["mean"] == 1
     assert "restart" not in got
-    assert abs(got["other"]["mean"] - got["unseen"]["mean"]) < 5 * (
-        got["other"]["error"] + got["unseen"]["error"]
-    )
+    assert abs(got["other"]["mean"] - got["unseen"]["mean"]) < 5 * (got["other"]["error"] + got["unseen"]["error"])
     assert got["between"]["mean"] > 0.2
     assert got["train_loss"]["mean"] < got["test_loss"]["mean"]
     assert got["gap"]["mean"] == pytest.approx(got["other"]["mean"] - got["own"]["mean"], abs=2e-5)
-    assert got["trace"]["mean"] == pytest.approx(
-        got["test_loss"]["mean"] - got["train_loss"]["mean"], abs=2e-5
-    )
+    assert got["trace"]["mean"] == pytest.approx(got["test_loss"]["mean"] - got["train_loss"]["mean"], abs=2e-5)
 
 
 def test_one_model_twice_agrees_with_itself():
@@ -220,9 +212,7 @@ def test_a_network_with_another_target_stands_for_the_noise(target):
     draw = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 40, 1, 3, 3, generator=draw, dtype=torch.float64)
     t = torch.arange(1, 1001, 25)
-    signal, rest = (
-        SCHEDULE.at(c, t, x0) for c in (SCHEDULE.alpha_bars.sqrt(), (1 - SCHEDULE.alpha_bars).sqrt())
-    )
+    signal, rest = (SCHEDULE.at(c, t, x0) for c in (SCHEDULE.alpha_bars.sqrt(), (1 - SCHEDULE.alpha_bars).sqrt()))
     truth = {"eps": noise, "v": signal * noise - rest * x0, "flow": noise - x0}[target]
     got = generalisation.as_noise(lambda x, t: truth, target)(q_sample(SCHEDULE, x0, t, noise), t)
     assert torch.allclose(got, noise, atol=1e-9)
@@ -244,12 +234,7 @@ def test_runs_have_files_of_their_own():
     runs = generalisation.study_runs()
     names = [run.path(Path()).name for run in runs]
     assert len(set(names)) == len(runs) == 22
-    assert {
-        "100-a.safetensors",
-        "1000-b-1.safetensors",
-        "1000-b-v.safetensors",
-        "1000-a-x10.safetensors",
-    } <= set(names)
+    assert {"100-a.safetensors", "1000-b-1.safetensors", "1000-b-v.safetensors", "1000-a-x10.safetensors"} <= set(names)
     assert generalisation.Run(1000, "A", longer=10).config.steps == 30_000
 
 

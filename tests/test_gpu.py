@@ -78,9 +78,7 @@ def test_only_what_is_asked_for_is_measured_again(tmp_path: Path, scripts: dict[
 
 def test_what_a_part_starts_is_stopped_with_it(tmp_path: Path) -> None:
     child = "import time; time.sleep(3); open('late', 'w')"
-    parent = (
-        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], cwd={str(tmp_path)!r})"
-    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], cwd={str(tmp_path)!r})"
     assert gpu.bounded([sys.executable, "-c", parent], 1.0, subprocess.DEVNULL) is None
     time.sleep(3)
     assert not (tmp_path / "late").exists()
@@ -119,11 +117,7 @@ def test_each_test_and_each_cell_that_differs_is_noted(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_row_an_entry_and_the_lists_below() -> None:
-    entries = {
-        "a": {"ms": 1.5, "waits": ["train.py:3"]},
-        "b": {"ms": 2.5, "waits": []},
-        "c": {"failed": "a | b\nc"},
-    }
+    entries = {"a": {"ms": 1.5, "waits": ["train.py:3"]}, "b": {"ms": 2.5, "waits": []}, "c": {"failed": "a | b\nc"}}
     text = gpu.table({"times": {"state": "done", "entries": entries}})
     assert "| a | 1.5 | 1 of them |\n| b | 2.5 | none |" in text
     assert "| c | a \\| b c |" in text
@@ -140,17 +134,7 @@ def test_bad_options_are_refused(words: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_of_it_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
     """In two minutes where two cores are free; there is more time, so that busy ones are no reason to fail."""
-    command = [
-        sys.executable,
-        "tools/gpu.py",
-        "--tiny",
-        "--device",
-        "cpu",
-        "--minutes",
-        "8",
-        "--out",
-        str(tmp_path),
-    ]
+    command = [sys.executable, "tools/gpu.py", "--tiny", "--device", "cpu", "--minutes", "8", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
     found = json.loads((tmp_path / "results.json").read_text("utf-8"))
     log = (tmp_path / "log.txt").read_text("utf-8")

@@ -54,9 +54,7 @@ def network():
 @pytest.mark.parametrize("T", [50, 1000])
 def test_schedules_are_diffusers_up_to_its_float32(name, T):
     """2e-7: the betas' rounding to float32, 6e-8 of at most 1, some of it twice; in alpha_bar it adds up over T."""
-    scheduler = diffusers.DDPMScheduler(
-        num_train_timesteps=T, beta_schedule=name, beta_start=0.002, beta_end=0.03
-    )
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=T, beta_schedule=name, beta_start=0.002, beta_end=0.03)
     ours = schedule_of(scheduler)
     assert torch.allclose(ours.betas[1:], scheduler.betas.double(), rtol=0, atol=2e-7)
     assert torch.allclose(ours.alpha_bars[1:], scheduler.alphas_cumprod.double(), rtol=0, atol=2e-6)
@@ -92,9 +90,7 @@ def test_ddim_is_diffusers_step_by_step(spacing, kind, clip, network):
     for t, s in zip(times, [*times[1:], 0], strict=True):
         z = torch.randn(x.shape, generator=seeded(t), dtype=F64) if s else torch.zeros_like(x)
         answer = network(x, torch.tensor([t - 1, t - 1])).sample
-        x = scheduler.step(
-            answer, t - 1, x, eta=eta, use_clipped_model_output=True, variance_noise=z
-        ).prev_sample
+        x = scheduler.step(answer, t - 1, x, eta=eta, use_clipped_model_output=True, variance_noise=z).prev_sample
         eps = model(ours, torch.tensor([t, t]))
         if clip is not None:
             x0 = predict_x0(schedule, ours, t, eps).clamp(-clip, clip)
@@ -171,9 +167,7 @@ def test_a_network_from_elsewhere_meets_the_exact_tests(network):
         x_T = ddim_encode(schedule, model, x0, steps)
         errors.append(float((ddim_sample(schedule, model, x_T, steps) - x0).abs().mean()))
     assert all(1.7 < a / b < 2.3 for a, b in pairwise(errors)), errors
-    assert math.isfinite(
-        float(vlb_terms(schedule, model, x0, ts=[2, 50, 200], generator=seeded()).bound.mean())
-    )
+    assert math.isfinite(float(vlb_terms(schedule, model, x0, ts=[2, 50, 200], generator=seeded()).bound.mean()))
 
 
 # ---- a second opinion on numbers --------------------------------------------------------------------------------
@@ -198,10 +192,7 @@ def test_the_bound_is_the_published_definition(network):
             assert torch.allclose(found.L_0, nats, rtol=1e-11)
             continue
         tilde = (1 - before) / (1 - bar) * betas[t - 1]
-        of_x0, of_xt = (
-            before.sqrt() * betas[t - 1] / (1 - bar),
-            alphas[t - 1].sqrt() * (1 - before) / (1 - bar),
-        )
+        of_x0, of_xt = (before.sqrt() * betas[t - 1] / (1 - bar), alphas[t - 1].sqrt() * (1 - before) / (1 - bar))
         apart = of_x0 * x0 + of_xt * x_t - mean
         ratio = tilde / betas[t - 1]
         kl = ((ratio - 1 - ratio.log()) / 2 + apart**2 / (2 * betas[t - 1])).sum((1, 2, 3))

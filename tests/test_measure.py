@@ -223,9 +223,7 @@ def test_the_width_is_the_root_of_the_mean_variance_of_the_classes() -> None:
     points = scale * torch.randn(4000, 5, generator=draw) + 100.0 * y[:, None]  # the means do not count
     found = measure.width(points, y)
     assert abs(found.value - (5 * (1 + 9) / 2) ** 0.5) < 4 * found.stderr
-    assert (
-        found.stderr < 0.06
-    )  # the root of var(squares) / n over twice the width: sqrt((820 / 2 + 400) / 4000) / 10
+    assert found.stderr < 0.06  # the root of var(squares) / n over twice the width: sqrt((820 / 2 + 400) / 4000) / 10
 
 
 def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:

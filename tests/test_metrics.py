@@ -55,9 +55,7 @@ def test_energy_distance_of_two_normals() -> None:
     """On a line: E|X - Y| for X - Y ~ N(m, s^2) is s sqrt(2/pi) exp(-m^2/2s^2) + m erf(m / s sqrt 2)."""
 
     def expected_distance(m: float, s: float) -> float:
-        return s * math.sqrt(2 / math.pi) * math.exp(-(m**2) / (2 * s**2)) + m * math.erf(
-            m / (s * math.sqrt(2))
-        )
+        return s * math.sqrt(2 / math.pi) * math.exp(-(m**2) / (2 * s**2)) + m * math.erf(m / (s * math.sqrt(2)))
 
     want = 2 * expected_distance(0.7, math.hypot(1, 1.5)) - expected_distance(0, math.sqrt(2))
     want -= expected_distance(0, 1.5 * math.sqrt(2))
@@ -129,9 +127,7 @@ def test_frechet_distance_is_symmetric_and_zero_for_equal_samples() -> None:
     assert there == pytest.approx(back, rel=1e-12)
     # the traces are sums of 6 numbers, and roots of eigenvalues of C^2 lose as many digits as C is ill-conditioned
     C = torch.cov(x.T)
-    assert abs(frechet_distance(x, x.flip(0), resamples=2).value) < 6 * EPS * float(
-        C.trace() * torch.linalg.cond(C)
-    )
+    assert abs(frechet_distance(x, x.flip(0), resamples=2).value) < 6 * EPS * float(C.trace() * torch.linalg.cond(C))
 
 
 class Features(nn.Module):

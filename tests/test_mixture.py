@@ -239,9 +239,7 @@ def test_reverse_posterior_times_evidence_is_the_joint(data: GaussianMixture, t:
         before = data if t == 1 else data.diffuse(SCHEDULE, t - 1)
         joint = before.log_prob(x) + log_normal(x_t, math.sqrt(alpha) * x, beta)
         got = data.reverse_posterior(SCHEDULE, x_t, t).log_prob(x) + data.diffuse(SCHEDULE, t).log_prob(x_t)
-        variance = (
-            beta * (0.05 if t == 1 else noise_at(t - 1)) / (noise_at(t) + 0.05)
-        )  # of the narrowest direction
+        variance = beta * (0.05 if t == 1 else noise_at(t - 1)) / (noise_at(t) + 0.05)  # of the narrowest direction
         assert_close(got, joint, rtol=0, atol=log_tol(variance))
 
 
@@ -254,14 +252,10 @@ def test_reverse_moments_are_tweedies(data: GaussianMixture, t: int, seed: int) 
     q, score = data.reverse_posterior(SCHEDULE, x, t), data.diffuse(SCHEDULE, t).score
     noise = noise_at(t)
     tol = log_tol(noise) * 12 / noise  # of a score
-    assert_close(
-        q.mean, (x + beta * score(x)) / math.sqrt(alpha), rtol=0, atol=beta * tol + 12 * log_tol(noise)
-    )
+    assert_close(q.mean, (x + beta * score(x)) / math.sqrt(alpha), rtol=0, atol=beta * tol + 12 * log_tol(noise))
     H = jacobian(lambda v: score(v).sum(0), x).permute(1, 0, 2)
     covariance = beta / alpha * (torch.eye(x.shape[1], dtype=f64) + beta * H)
-    assert_close(
-        q.covariance_matrix, covariance, rtol=0, atol=beta**2 * tol * 12 / noise + 144 * log_tol(noise)
-    )
+    assert_close(q.covariance_matrix, covariance, rtol=0, atol=beta**2 * tol * 12 / noise + 144 * log_tol(noise))
     assert_close(q.variance, q.covariance_matrix.diagonal(dim1=1, dim2=2), rtol=0, atol=144 * log_tol(noise))
 
 
@@ -281,10 +275,7 @@ def test_the_first_step_back_to_point_masses() -> None:
     x0 = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=f64)
     x_1 = torch.tensor([[0.5, 3.0], [0.9, 0.1]], dtype=f64)
     masses, data = point_masses(x0), DataMixture(x0)
-    for q in (
-        masses.reverse_posterior(SCHEDULE, x_1, 1),
-        data.reverse_posterior(SCHEDULE, x_1, torch.tensor([1, 1])),
-    ):
+    for q in (masses.reverse_posterior(SCHEDULE, x_1, 1), data.reverse_posterior(SCHEDULE, x_1, torch.tensor([1, 1]))):
         draws = torch.stack([q.sample(generator=seeded(i)) for i in range(200)])
         on_a_point = (draws[..., None, :] - x0).abs().amax(-1).amin(-1)
         assert float(on_a_point.max()) <= 2 * EPS
@@ -311,9 +302,7 @@ def test_data_mixture_is_the_mixture_of_zero_covariance(seed: int, N: int, d: in
     at_t = masses.diffuse(SCHEDULE, t)
     assert_close(data.log_prob(SCHEDULE, x, t), at_t.log_prob(x), rtol=0, atol=tol)
     assert_close(data.score(SCHEDULE, x, t), at_t.score(x), rtol=0, atol=20 * tol / noise)
-    assert_close(
-        data.eps(SCHEDULE)(x, t), masses.eps(SCHEDULE)(x, t), rtol=0, atol=20 * tol / math.sqrt(noise)
-    )
+    assert_close(data.eps(SCHEDULE)(x, t), masses.eps(SCHEDULE)(x, t), rtol=0, atol=20 * tol / math.sqrt(noise))
     for name in SAME:
         got, expected = (getattr(oracle, name)(SCHEDULE, x, t) for oracle in (data, masses))
         assert_close(got, expected, rtol=0, atol=400 * tol)
@@ -332,9 +321,7 @@ def test_data_mixture_is_the_limit_of_narrow_components() -> None:
     x = q_sample(SCHEDULE, x0.repeat(8, 1), t, randn(40, 2, seed=1))
 
     def difference(h: float) -> float:
-        narrow = GaussianMixture(
-            torch.full((5,), 0.2, dtype=f64), x0, (h**2 * torch.eye(2, dtype=f64)).repeat(5, 1, 1)
-        )
+        narrow = GaussianMixture(torch.full((5,), 0.2, dtype=f64), x0, (h**2 * torch.eye(2, dtype=f64)).repeat(5, 1, 1))
         return float((narrow.denoise(SCHEDULE, x, t) - data.denoise(SCHEDULE, x, t)).abs().max())
 
     for h in (1e-2, 1e-3):
@@ -352,9 +339,7 @@ def test_near_t_1_the_denoiser_returns_the_nearest_example() -> None:
     # the next example is farther by more than 1 in squared distance: weight below exp(-1 / 2e-4)
     assert_close(data.denoise(SCHEDULE, x_1, 1), x0[nearest], rtol=0, atol=16 * EPS)
     assert_close(data.responsibilities(SCHEDULE, x_1, 1), torch.eye(50, dtype=f64), rtol=0, atol=16 * EPS)
-    assert (
-        float(data.denoise_variance(SCHEDULE, x_1, 1).max()) < 64 * EPS * 50
-    )  # 2 |x|^2 / 2 - |x|^2, |x|^2 < 50
+    assert float(data.denoise_variance(SCHEDULE, x_1, 1).max()) < 64 * EPS * 50  # 2 |x|^2 / 2 - |x|^2, |x|^2 < 50
 
 
 @pytest.mark.parametrize("beta", [1e-4, 1e-10])
@@ -382,10 +367,7 @@ def test_no_overflow_at_t_1_in_784_dimensions(dtype: torch.dtype, beta: float) -
     # 784 squares of order 1 multiplied out: reach^2 = 784; and for float32 the rounding of the answer
     tol = table_tol(beta, 784, reach=28.0)
     assert_close(
-        data.log_prob(schedule, x, 1),
-        exact.to(dtype),
-        rtol=2.0**-23 if dtype == torch.float32 else 0,
-        atol=tol,
+        data.log_prob(schedule, x, 1), exact.to(dtype), rtol=2.0**-23 if dtype == torch.float32 else 0, atol=tol
     )
 
 
@@ -432,9 +414,7 @@ def test_batches_are_taken_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mixture, "_TABLE", table)
         sizes.clear()
         for call, expected in zip(calls, whole, strict=True):
-            assert_close(
-                call(), expected, rtol=1e-12, atol=1e-12
-            )  # matrix products of other shapes round otherwise
+            assert_close(call(), expected, rtol=1e-12, atol=1e-12)  # matrix products of other shapes round otherwise
         assert max(sizes) == largest
 
 
@@ -509,17 +489,11 @@ def test_float32_in_is_the_float64_answer_rounded(oracle: GaussianMixture | Data
 def test_float32_weights_are_sharp_far_from_the_data() -> None:
     """Log-densities near -80,000 that differ by 0.2: float32 has steps of 0.008 there, and 6e-8 after subtraction."""
     means = torch.tensor([[-0.001, 0.0], [0.001, 0.0]], dtype=f64)
-    data = GaussianMixture(
-        torch.full((2,), 0.5, dtype=f64), means, 0.01 * torch.eye(2, dtype=f64).repeat(2, 1, 1)
-    )
+    data = GaussianMixture(torch.full((2,), 0.5, dtype=f64), means, 0.01 * torch.eye(2, dtype=f64).repeat(2, 1, 1))
     x = torch.tensor([[1.0, 40.0]])
-    rough, exact = (
-        data.reverse_posterior(SCHEDULE, v, 2).mixture_distribution.probs for v in (x, x.double())
-    )
+    rough, exact = (data.reverse_posterior(SCHEDULE, v, 2).mixture_distribution.probs for v in (x, x.double()))
     assert 0.52 < float(exact[0, 1]) < 0.58
-    assert_close(
-        rough, exact.float(), rtol=4 * 2.0**-24, atol=0
-    )  # a logit below 1, its exponential and a sum
+    assert_close(rough, exact.float(), rtol=4 * 2.0**-24, atol=0)  # a logit below 1, its exponential and a sum
 
 
 def test_mixture_of_float32_parameters() -> None:
@@ -536,9 +510,7 @@ def test_mixture_of_bfloat16_parameters() -> None:
     """torch takes no bfloat16 matrix apart: it is done in float64."""
     parts = torch.full((2,), 0.5), torch.zeros(2, 3), torch.eye(3).repeat(2, 1, 1)
     data = GaussianMixture(*(v.to(torch.bfloat16) for v in parts))
-    assert float(data.log_prob(torch.zeros(3, dtype=f64))) == pytest.approx(
-        -1.5 * math.log(2 * math.pi), rel=1e-15
-    )
+    assert float(data.log_prob(torch.zeros(3, dtype=f64))) == pytest.approx(-1.5 * math.log(2 * math.pi), rel=1e-15)
 
 
 def test_float64_draws_have_the_digits_of_float64() -> None:
@@ -547,9 +519,7 @@ def test_float64_draws_have_the_digits_of_float64() -> None:
     for draws in (x, standard):
         assert bool((draws != draws.float().double()).all())
     # one example, at the centre: the step back is its deviation times the draw
-    q = DataMixture(torch.zeros(1, 3, dtype=f64)).reverse_posterior(
-        SCHEDULE, torch.zeros(1, 3, dtype=f64), 500
-    )
+    q = DataMixture(torch.zeros(1, 3, dtype=f64)).reverse_posterior(SCHEDULE, torch.zeros(1, 3, dtype=f64), 500)
     z = q.sample(seeded(0)) / SCHEDULE.posterior_variances[500].sqrt()
     assert float((z - z.float()).abs().max()) > 1e-10  # a float32 draw would come back to 2^-52
 
@@ -661,9 +631,7 @@ def test_samples_follow_the_mixture(data: GaussianMixture) -> None:
 def test_mean_and_covariance(data: GaussianMixture) -> None:
     """E x and E x x^T - E x E x^T, with E x x^T = sum_k w_k (C_k + mu_k mu_k^T)."""
     mean = (data.weights[:, None] * data.means).sum(0)
-    second = (
-        data.weights[:, None, None] * (data.covariances + data.means[:, :, None] * data.means[:, None])
-    ).sum(0)
+    second = (data.weights[:, None, None] * (data.covariances + data.means[:, :, None] * data.means[:, None])).sum(0)
     assert_close(data.mean, mean, rtol=0, atol=32 * EPS)
     assert_close(data.covariance, second - torch.outer(mean, mean), rtol=0, atol=64 * EPS * 16)
 
@@ -675,15 +643,11 @@ def test_noised_samples_follow_the_diffused_mixture(data: GaussianMixture, t: in
     assert_law(q_sample(SCHEDULE, x0, t, randn(*x0.shape, seed=2)), data.diffuse(SCHEDULE, t))
 
 
-def assert_step_back(
-    schedule: NoiseSchedule, t: int, x_t: Tensor, back: Tensor, before: GaussianMixture
-) -> None:
+def assert_step_back(schedule: NoiseSchedule, t: int, x_t: Tensor, back: Tensor, before: GaussianMixture) -> None:
     """A pair drawn backwards has the law of one drawn forwards, x_t = sqrt(alpha) x_{t-1} + sqrt(beta) z."""
     assert_law(back, before)
     alpha, beta = float(schedule.alphas[t]), float(schedule.betas[t])
-    z = (x_t - math.sqrt(alpha) * back) / math.sqrt(
-        beta
-    )  # the noise of the step: N(0, I), independent of x_{t-1}
+    z = (x_t - math.sqrt(alpha) * back) / math.sqrt(beta)  # the noise of the step: N(0, I), independent of x_{t-1}
     assert_mean(z, 0.0)
     assert_mean(z[:, :, None] * z[:, None, :], torch.eye(z.shape[1], dtype=f64))
     assert_mean(z[:, :, None] * back[:, None, :].sin(), 0.0)
@@ -745,11 +709,7 @@ def test_a_generator_is_all_the_randomness(oracle: GaussianMixture | DataMixture
 
 # ---- what is refused ------------------------------------------------------------------------------------------
 
-W, M, C = (
-    torch.tensor([0.5, 0.5], dtype=f64),
-    torch.zeros(2, 3, dtype=f64),
-    torch.eye(3, dtype=f64).repeat(2, 1, 1),
-)
+W, M, C = (torch.tensor([0.5, 0.5], dtype=f64), torch.zeros(2, 3, dtype=f64), torch.eye(3, dtype=f64).repeat(2, 1, 1))
 LOPSIDED, INDEFINITE = C.clone(), C.clone()
 LOPSIDED[0, 0, 1] = 1e-6
 INDEFINITE[1, 2, 2] = -1e-6
@@ -759,12 +719,7 @@ INDEFINITE[1, 2, 2] = -1e-6
 @pytest.mark.parametrize(
     ("weights", "means", "covariances", "said"),
     [
-        (
-            torch.ones(3) / 3,
-            M,
-            C,
-            r"shapes \(K,\), \(K, d\), \(K, d, d\), got \[\(3,\), \(2, 3\), \(2, 3, 3\)\]",
-        ),
+        (torch.ones(3) / 3, M, C, r"shapes \(K,\), \(K, d\), \(K, d, d\), got \[\(3,\), \(2, 3\), \(2, 3, 3\)\]"),
         (W, M[0], C, r"shapes \(K,\)"),
         (W, M, C[0], r"shapes \(K,\)"),
         (W, M, C[:, :2], r"shapes \(K,\)"),
@@ -839,10 +794,7 @@ def test_rounding_is_not_refused() -> None:
 @pytest.mark.parametrize(
     ("x0", "said"),
     [
-        (
-            torch.zeros(4),
-            r"x0 must be floating, of shape \(N, \.\.\.\) with N >= 1, got torch.float32 \(4,\)",
-        ),
+        (torch.zeros(4), r"x0 must be floating, of shape \(N, \.\.\.\) with N >= 1, got torch.float32 \(4,\)"),
         (torch.zeros(0, 3), r"with N >= 1, got torch.float32 \(0, 3\)"),
         (torch.zeros(4, 3, dtype=torch.uint8), "x0 must be floating"),
         (torch.full((4, 3), math.nan), "x0 must be finite"),

@@ -16,14 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffnotes.guidance import guided
 from diffnotes.mixture import GaussianMixture
-from diffnotes.objective import (
-    VLBTerms,
-    bits_per_dim,
-    discrete_log_prob,
-    loss_weights,
-    simple_loss,
-    vlb_terms,
-)
+from diffnotes.objective import VLBTerms, bits_per_dim, discrete_log_prob, loss_weights, simple_loss, vlb_terms
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
 from diffnotes.training.networks import MLP
 
@@ -68,17 +61,11 @@ def sigma_squared(b: list[float], t: int, variance: str) -> float:
 def kl_by_quadrature(x: Any, p: Any, mean: float, variance: float) -> float:
     """KL of the grid's probabilities p to N(mean, variance), turned into a density by the spacing."""
     kept = p > 0
-    return float(
-        (p * (np.log(np.where(kept, p, 1) / (x[1] - x[0])) - log_normal(x, mean, variance)))[kept].sum()
-    )
+    return float((p * (np.log(np.where(kept, p, 1) / (x[1] - x[0])) - log_normal(x, mean, variance)))[kept].sum())
 
 
 @steady
-@given(
-    st.lists(st.floats(1e-3, 0.9), min_size=1, max_size=6),
-    st.floats(-2, 2),
-    st.sampled_from(["posterior", "beta"]),
-)
+@given(st.lists(st.floats(1e-3, 0.9), min_size=1, max_size=6), st.floats(-2, 2), st.sampled_from(["posterior", "beta"]))
 def test_terms_are_the_integrals_that_they_name(b: list[float], x0: float, variance: Any) -> None:
     schedule = NoiseSchedule(torch.tensor(b, dtype=F64))
     model = Recorder(lambda x, t: 0.3 * x + 0.1)
@@ -98,9 +85,7 @@ def test_terms_are_the_integrals_that_they_name(b: list[float], x0: float, varia
     signal, noise_variance = forward_moments(b, schedule.T)
     grid = signal * x0 + math.sqrt(noise_variance) * np.arange(-17, 17, 0.25)
     p = np.exp(log_normal(grid, signal * x0, noise_variance))
-    assert float(terms.L_T) == pytest.approx(
-        kl_by_quadrature(grid, p / p.sum(), 0.0, 1.0), rel=1e-10, abs=1e-10
-    )
+    assert float(terms.L_T) == pytest.approx(kl_by_quadrature(grid, p / p.sum(), 0.0, 1.0), rel=1e-10, abs=1e-10)
 
     x_1, eps = (float(a) for a in model.asked[1])
     x0_said = (x_1 - math.sqrt(b[0]) * eps) / math.sqrt(1 - b[0])
@@ -121,9 +106,7 @@ def test_the_bound_is_the_integral_over_all_paths() -> None:
     x = np.linspace(-9, 9, 1201)
     cell = (x[1] - x[0]) ** 2
 
-    def mean_back(
-        t: int,
-    ) -> Any:  # mu_theta(x_t, t) on the grid, from E[x_0 | x_t] and the two one-step densities
+    def mean_back(t: int) -> Any:  # mu_theta(x_t, t) on the grid, from E[x_0 | x_t] and the two one-step densities
         points = torch.from_numpy(x)[:, None]
         x0_said = data.denoise(schedule, points, t)[:, 0].numpy()
         if t == 1:
@@ -146,9 +129,7 @@ def test_the_bound_is_the_integral_over_all_paths() -> None:
     x_0 = torch.full((n, 1), x0, dtype=F64)
     draws = vlb_terms(schedule, model, x_0, variance="beta", generator=seeded()).bound
     assert abs(float(draws.mean()) - bound) < 4 * float(draws.std()) / math.sqrt(n)
-    assert (
-        4 * float(draws.std()) / math.sqrt(n) < gap / 5
-    )  # fine enough to tell the bound from the likelihood
+    assert 4 * float(draws.std()) / math.sqrt(n) < gap / 5  # fine enough to tell the bound from the likelihood
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
@@ -184,9 +165,7 @@ def test_weights_are_what_stands_before_the_squared_error() -> None:
                 (x_t, eps), (signal, v) = model.asked[t], forward_moments(b, t)
                 wrong.append((eps - (x_t - signal * x0) / math.sqrt(v)) ** 2)
             errors.append(torch.cat(wrong, 1))
-        torch.testing.assert_close(
-            terms[0] - terms[1], weights[1:] * (errors[0] - errors[1]), rtol=1e-10, atol=1e-10
-        )
+        torch.testing.assert_close(terms[0] - terms[1], weights[1:] * (errors[0] - errors[1]), rtol=1e-10, atol=1e-10)
 
 
 @steady
@@ -240,9 +219,7 @@ def test_a_part_of_the_times() -> None:
     assert terms.L_t.shape == (5, 3)
     torch.testing.assert_close(terms.bound, terms.L_T + 11 * terms.L_t.mean(1) + terms.L_0)
     ones = torch.ones(2)
-    assert torch.equal(
-        VLBTerms(ones, torch.full((2, 3), 2.0), ones, [2, 3, 4], T=11).bound, torch.full((2,), 22.0)
-    )
+    assert torch.equal(VLBTerms(ones, torch.full((2, 3), 2.0), ones, [2, 3, 4], T=11).bound, torch.full((2,), 22.0))
     # the columns are in the order asked for: each alone, with the same draw, is the same number
     alone = vlb_terms(schedule, lambda x, t: 0.5 * x, x0, ts=[9], generator=seeded(1))
     torch.testing.assert_close(alone.L_t[:, 0], terms.L_t[:, 0])
@@ -256,9 +233,7 @@ def test_terms_add_up_over_coordinates_and_float32_data_keep_float64_terms() -> 
     for i, t in enumerate(terms.ts):
         (x_t, eps_said), (signal, v) = model.asked[t], forward_moments(schedule.betas.tolist()[1:], t)
         assert x_t.dtype == torch.float32
-        eps = (x_t.double() - signal * x0.double()) / math.sqrt(
-            v
-        )  # of the x_t that the model saw, rounded as it is
+        eps = (x_t.double() - signal * x0.double()) / math.sqrt(v)  # of the x_t that the model saw, rounded as it is
         want = loss_weights(schedule, "posterior")[t] * (eps - eps_said.double()).square().sum((1, 2))
         torch.testing.assert_close(terms.L_t[:, i], want, rtol=1e-10, atol=0.0)
 
@@ -340,9 +315,7 @@ def test_the_decoder_is_as_good_above_the_mean_as_below() -> None:
     log_p = discrete_log_prob(x0, torch.full_like(x0, -0.99), std)
     assert bool(log_p.isfinite().all())
     assert float(log_p.min()) < -400_000  # (1.99 / 0.002)^2 / 2 = 495,000
-    torch.testing.assert_close(
-        log_p, discrete_log_prob(-x0, torch.full_like(x0, 0.99), std), rtol=1e-10, atol=0.0
-    )
+    torch.testing.assert_close(log_p, discrete_log_prob(-x0, torch.full_like(x0, 0.99), std), rtol=1e-10, atol=0.0)
 
 
 @pytest.mark.parametrize("levels", [256, 4, 2])
@@ -353,21 +326,12 @@ def test_the_discrete_decoder_in_the_bound(levels: int) -> None:
     model = Recorder(lambda x, t: 0.5 * x)
     for variance, sigma2 in (("posterior", 5.453187661e-5), ("beta", 1e-4)):
         terms = vlb_terms(
-            schedule,
-            model,
-            x0,
-            variance=variance,
-            decoder="discrete",
-            levels=levels,
-            ts=[],
-            generator=seeded(),
+            schedule, model, x0, variance=variance, decoder="discrete", levels=levels, ts=[], generator=seeded()
         )  # type: ignore[arg-type]
         x_1, eps = model.asked[1]
         mean = (x_1 - math.sqrt(1e-4) * eps) / math.sqrt(1 - 1e-4)
         log_p = discrete_log_prob(x0, mean, torch.tensor(math.sqrt(sigma2), dtype=F64), levels)
-        torch.testing.assert_close(
-            terms.L_0, -log_p.sum(1), rtol=1e-8, atol=0.0
-        )  # sigma2 is given to ten digits
+        torch.testing.assert_close(terms.L_0, -log_p.sum(1), rtol=1e-8, atol=0.0)  # sigma2 is given to ten digits
         assert terms.L_t.shape == (6, 0)
         torch.testing.assert_close(terms.bound, terms.L_T + terms.L_0)
 
@@ -386,9 +350,7 @@ def test_the_default_is_bytes() -> None:
 
 def test_terms_are_frozen_equal_themselves_alone_and_keep_no_gradient() -> None:
     weight = torch.tensor(0.5, dtype=F64, requires_grad=True)
-    terms = vlb_terms(
-        LINEAR, lambda x, t: weight * x, torch.ones(1, 1, dtype=F64), ts=[2], generator=seeded()
-    )
+    terms = vlb_terms(LINEAR, lambda x, t: weight * x, torch.ones(1, 1, dtype=F64), ts=[2], generator=seeded())
     assert not terms.bound.requires_grad
     assert terms == terms
     assert terms != replace(terms)
@@ -398,9 +360,7 @@ def test_terms_are_frozen_equal_themselves_alone_and_keep_no_gradient() -> None:
 
 def test_bits_per_dim() -> None:
     nats = torch.tensor([784 * math.log(256), 0.0], dtype=F64)
-    torch.testing.assert_close(
-        bits_per_dim(nats, 784), torch.tensor([8.0, 0.0], dtype=F64), rtol=1e-14, atol=0.0
-    )
+    torch.testing.assert_close(bits_per_dim(nats, 784), torch.tensor([8.0, 0.0], dtype=F64), rtol=1e-14, atol=0.0)
     # uniform density on [-1, 1]^d: log 2 nats a dimension; 255 bins of 2/255 are log2(255) bits
     uniform = torch.tensor([3 * math.log(2)], dtype=F64)
     assert float(bits_per_dim(uniform, 3, bin_width=2 / 255)) == pytest.approx(math.log2(255), rel=1e-14)
@@ -447,10 +407,7 @@ def test_bad_input_is_named() -> None:
         (lambda: terms(s, model, x, ts=[5]), "ts must be distinct"),
         (lambda: terms(s, model, x, ts=[2, 2]), "ts must be distinct"),
         (lambda: terms(s, model, x, chunk=0), "chunk must be at least 1, got 0"),
-        (
-            lambda: terms(s, model, x.to("meta"), generator=torch.Generator()),
-            "generator must live on the device",
-        ),
+        (lambda: terms(s, model, x.to("meta"), generator=torch.Generator()), "generator must live on the device"),
         (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x_t"),
         (
             lambda: terms(s, model, x + 0.001, decoder="discrete"),

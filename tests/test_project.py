@@ -34,9 +34,7 @@ ORDER = """
     __init__ __main__
 """
 BOOK = [name for name in MODULES if name.startswith("book.")]
-ADDRESS = re.compile(
-    r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes|([^/\s\"'`]+)\.github\.io/diffnotes"
-)
+ADDRESS = re.compile(r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes|([^/\s\"'`]+)\.github\.io/diffnotes")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 
@@ -70,14 +68,7 @@ def test_every_place_names_the_address_of_the_configuration():
     account = CONFIG["repository"]["url"].removeprefix("https://github.com/").removesuffix("/diffnotes")
     found = accounts(tracked())
     assert set(found) == {account}, f"addresses with other accounts than {account}: {found}"
-    expected = {
-        "_config.yml",
-        "pyproject.toml",
-        "README.md",
-        "CITATION.cff",
-        "book/index.md",
-        "book/01-forward.ipynb",
-    }
+    expected = {"_config.yml", "pyproject.toml", "README.md", "CITATION.cff", "book/index.md", "book/01-forward.ipynb"}
     assert expected <= found[account]
 
 
@@ -89,9 +80,7 @@ def test_one_command_sets_the_account_everywhere_and_again(tmp_path):
         subprocess.run(command, cwd=tmp_path, check=True)
     before = accounts(tracked(tmp_path))
     for name in ("Ada-Lovelace9", "someone-else"):
-        subprocess.run(
-            [sys.executable, "tools/account.py", name], cwd=tmp_path, check=True, capture_output=True
-        )
+        subprocess.run([sys.executable, "tools/account.py", name], cwd=tmp_path, check=True, capture_output=True)
         after = accounts(tracked(tmp_path))
         assert after == {name: next(iter(before.values()))}
     assert yaml.safe_load((tmp_path / "_config.yml").read_text("utf-8"))["repository"]["url"] == (
@@ -159,9 +148,7 @@ def test_the_package_itself_sets_lower_bounds_only():
 def test_the_map_on_the_front_page_has_every_page_of_the_book():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     pages = [Path(chapter["file"]).name for part in toc["parts"] for chapter in part["chapters"]]
-    linked = re.findall(
-        r"^(?:\d+\.|-) \[[^\]]+\]\(([\w-]+)\.\w+\)", (ROOT / "book/index.md").read_text("utf-8"), re.M
-    )
+    linked = re.findall(r"^(?:\d+\.|-) \[[^\]]+\]\(([\w-]+)\.\w+\)", (ROOT / "book/index.md").read_text("utf-8"), re.M)
     assert linked == pages
 
 
@@ -203,9 +190,7 @@ def test_the_make_targets_that_the_documents_name_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     for name in ("README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run", ".pre-commit-config.yaml"):
-        for words in re.findall(
-            r"(?:^|`|entry: )make ((?:[a-z]+ ?)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE
-        ):
+        for words in re.findall(r"(?:^|`|entry: )make ((?:[a-z]+ ?)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
             assert set(words.split()) <= targets, f"{name}: make {words}"
 
 

@@ -83,9 +83,7 @@ def test_posterior_is_bayes_rule(b: list[float], data: st.DataObject, x0: float,
 
 @steady
 @given(beta_lists, st.data(), unit, unit)
-def test_p_mean_is_bayes_rule_at_the_predicted_x0(
-    b: list[float], data: st.DataObject, x0: float, eps: float
-) -> None:
+def test_p_mean_is_bayes_rule_at_the_predicted_x0(b: list[float], data: st.DataObject, x0: float, eps: float) -> None:
     """A model that says eps says x_0, if x_t came from both; mu_theta is what Bayes' rule gives for that x_0."""
     t = data.draw(st.integers(2, len(b)))
     signal, variance = forward_moments(b, t)
@@ -165,9 +163,7 @@ def test_tweedie_on_the_exact_mixture(t: int) -> None:
     # The score has size 1 / sqrt(1 - alpha_bar), at most 100 here.
     torch.testing.assert_close(score(LINEAR, t, eps), slope, rtol=1e-10, atol=1e-10)
     # E[x_0 | x_t]: eps came from it, divided by sqrt(1 - alpha_bar), and is multiplied back
-    torch.testing.assert_close(
-        predict_x0(LINEAR, x_t, t, eps), data.denoise(LINEAR, x_t, t), rtol=1e-11, atol=1e-11
-    )
+    torch.testing.assert_close(predict_x0(LINEAR, x_t, t, eps), data.denoise(LINEAR, x_t, t), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("predicts", ["eps", "x0", "v"])
@@ -207,9 +203,7 @@ def test_drift_is_the_way_to_the_mean() -> None:
     model, x_t, t = two_humps().eps(LINEAR), torch.randn(50, 2, dtype=F64), torch.arange(1, 1001, 20)
     way = p_mean(LINEAR, x_t, t, model(x_t, t)) - x_t
     torch.testing.assert_close(drift(LINEAR, model, x_t, t), way, rtol=0.0, atol=1e-14)
-    torch.testing.assert_close(
-        drift(LINEAR, model, x_t, 20), drift(LINEAR, model, x_t, torch.full((50,), 20))
-    )
+    torch.testing.assert_close(drift(LINEAR, model, x_t, 20), drift(LINEAR, model, x_t, torch.full((50,), 20)))
 
 
 def test_drift_keeps_its_digits_in_float32() -> None:
@@ -299,9 +293,7 @@ def test_a_sub_sequence_is_the_sampler_of_its_own_schedule(variance: Any, ts: li
     sub = NoiseSchedule.from_alpha_bars(LINEAR.alpha_bars[ts])
     (x_T, g), (_, same) = draws(), draws()
     got = ddpm_sample(LINEAR, model, x_T, steps=ts, variance=variance, generator=g)
-    want = ddpm_sample(
-        sub, lambda x, i: model(x, torch.tensor(ts)[i - 1]), x_T, variance=variance, generator=same
-    )
+    want = ddpm_sample(sub, lambda x, i: model(x, torch.tensor(ts)[i - 1]), x_T, variance=variance, generator=same)
     # from_alpha_bars takes log(alpha_bar), which has 2**-53 / (1 - alpha_bar) of relative rounding at t = 1: 1e-12
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
@@ -317,9 +309,7 @@ def test_a_jump_keeps_the_marginal(b: list[float], data: st.DataObject) -> None:
     t = data.draw(st.integers(2, len(b)))
     s = data.draw(st.integers(0, t - 1))
     schedule = NoiseSchedule(torch.tensor(b, dtype=F64))
-    x_t = torch.stack(
-        [schedule.sqrt_alpha_bars[t], schedule.sqrt_one_minus_alpha_bars[t], torch.zeros((), dtype=F64)]
-    )
+    x_t = torch.stack([schedule.sqrt_alpha_bars[t], schedule.sqrt_one_minus_alpha_bars[t], torch.zeros((), dtype=F64)])
     factors = []
     for variance in ("posterior", "beta"):
         g = torch.Generator().manual_seed(0)
@@ -541,17 +531,8 @@ def test_functions_run_on_a_device_without_a_stray_cpu_tensor(device: str) -> No
         s = NoiseSchedule(torch.full((10,), 0.1, device=device, dtype=F64))
         x, t = torch.zeros(4, 3, device=device), torch.ones(4, device=device, dtype=torch.int64)
         for time in (t, 3):
-            out = [
-                predict_x0(s, x, time, x),
-                predict_eps(s, x, time, x),
-                score(s, time, x),
-                v_from(s, x, x, time),
-            ]
-            out += [
-                predict_x0_from_v(s, x, time, x),
-                predict_eps_from_v(s, x, time, x),
-                p_mean(s, x, time, x),
-            ]
+            out = [predict_x0(s, x, time, x), predict_eps(s, x, time, x), score(s, time, x), v_from(s, x, x, time)]
+            out += [predict_x0_from_v(s, x, time, x), predict_eps_from_v(s, x, time, x), p_mean(s, x, time, x)]
             out += [q_posterior(s, x, x, time).stddev, drift(s, gaussian_model(s), x, time)]
             assert all(y.device == x.device and y.shape == x.shape for y in out)
 
@@ -601,10 +582,7 @@ def test_bad_input_is_named() -> None:
         (lambda: sample(s, model, x, clip=math.inf), "clip must be > 0 and finite, got inf"),
         (lambda: sample(s, model, x.long()), "x must be floating point, got torch.int64"),
         (lambda: sample(s, lambda x, t: x[:1], x), "eps must be shaped"),
-        (
-            lambda: sample(s, model, x.to("meta"), generator=torch.Generator()),
-            "generator must live on the device",
-        ),
+        (lambda: sample(s, model, x.to("meta"), generator=torch.Generator()), "generator must live on the device"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

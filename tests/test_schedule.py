@@ -24,9 +24,7 @@ from diffnotes.schedule import NoiseSchedule, check_T, flat, timesteps
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
 
-betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=60).map(
-    lambda b: torch.tensor(b, dtype=torch.float64)
-)
+betas = st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=60).map(lambda b: torch.tensor(b, dtype=torch.float64))
 
 
 def exact_alpha_bars(schedule: NoiseSchedule) -> list[Fraction]:
@@ -71,9 +69,7 @@ def test_cosine_follows_nichol_and_dhariwal_section_3_2() -> None:
     T, offset = 100, 0.008
     s = NoiseSchedule.cosine(T)
     f = [math.cos((t / T + offset) / (1 + offset) * math.pi / 2) ** 2 for t in range(T + 1)]
-    unclipped = torch.tensor(
-        [a / f[0] for a in f[:-1]], dtype=torch.float64
-    )  # the last beta alone is clipped
+    unclipped = torch.tensor([a / f[0] for a in f[:-1]], dtype=torch.float64)  # the last beta alone is clipped
     close(s.alpha_bars[:-1], unclipped, 1e-10)
     assert s.betas[-1] == 0.999
     assert float(s.betas[1:-1].max()) < 0.999
@@ -126,9 +122,7 @@ def test_one_minus_alpha_bar_keeps_its_digits_near_the_data() -> None:
 def test_posterior_variance_lies_below_beta_and_all_is_monotone(b: torch.Tensor) -> None:
     s = NoiseSchedule(b)
     assert s.posterior_variances[1] == 0
-    assert bool(
-        (s.posterior_variances <= s.betas).all()
-    )  # strictly on paper; equal where 1 - alpha-bar rounds to 1
+    assert bool((s.posterior_variances <= s.betas).all())  # strictly on paper; equal where 1 - alpha-bar rounds to 1
     assert bool((s.alpha_bars.diff() < 0).all())
     assert bool((s.log_snr[1:].diff() < 0).all())
 
@@ -147,9 +141,7 @@ def test_a_sub_sequence_is_a_schedule() -> None:
     ts = timesteps(1000, 7)
     sub = NoiseSchedule.from_alpha_bars(full.alpha_bars[ts])
     close(sub.alpha_bars[1:], full.alpha_bars[ts], 100 * EPS)
-    assert float(sub.betas[3]) == pytest.approx(
-        float(1 - full.alpha_bars[ts[2]] / full.alpha_bars[ts[1]]), rel=1e-13
-    )
+    assert float(sub.betas[3]) == pytest.approx(float(1 - full.alpha_bars[ts[2]] / full.alpha_bars[ts[1]]), rel=1e-13)
 
 
 def test_is_frozen_float64_and_keeps_the_callers_tensor() -> None:
@@ -163,9 +155,7 @@ def test_is_frozen_float64_and_keeps_the_callers_tensor() -> None:
 
 def test_float32_alpha_bars_are_worked_on_in_float64() -> None:
     bars = torch.tensor([0.9, 0.5], dtype=torch.float32)
-    assert torch.equal(
-        NoiseSchedule.from_alpha_bars(bars).betas, NoiseSchedule.from_alpha_bars(bars.double()).betas
-    )
+    assert torch.equal(NoiseSchedule.from_alpha_bars(bars).betas, NoiseSchedule.from_alpha_bars(bars.double()).betas)
 
 
 def test_a_schedule_equals_itself_alone_and_can_be_a_key() -> None:
@@ -212,10 +202,7 @@ def test_the_first_and_the_last_step_can_be_looked_up() -> None:
         want = s.betas[t].float()
         assert torch.equal(s.at(s.betas, t, x), want)
         assert torch.equal(s.at(s.betas, torch.tensor([t, t]), x), want.expand(2, 1))
-    assert s.at(s.betas, torch.zeros(0, dtype=torch.int64), x[:0]).shape == (
-        0,
-        1,
-    )  # nothing to be out of range
+    assert s.at(s.betas, torch.zeros(0, dtype=torch.int64), x[:0]).shape == (0, 1)  # nothing to be out of range
 
 
 def test_with_an_int_a_schedule_on_the_cpu_serves_every_device() -> None:
@@ -275,16 +262,7 @@ def test_timesteps_of_the_papers() -> None:
     assert timesteps(1000, 10, "linspace") == [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]
     quadratic = timesteps(1000, 10, "quadratic")
     assert quadratic == [1 + round(999 * (i / 9) ** 2) for i in range(10)]
-    assert timesteps(10, 8, "quadratic") == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        8,
-        10,
-    ]  # squares closer than 1 are pushed apart
+    assert timesteps(10, 8, "quadratic") == [1, 2, 3, 4, 5, 6, 8, 10]  # squares closer than 1 are pushed apart
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
@@ -357,18 +335,7 @@ def test_only_numbers_that_lie_on_the_cpu_are_looked_at() -> None:
         assert not may_look(torch.nn.Parameter(torch.zeros(2)))
 
 
-NOT_WHOLE = [
-    1000.0,
-    2.5,
-    math.nan,
-    math.inf,
-    True,
-    "5",
-    None,
-    np.float64(5),
-    np.array([5]),
-    torch.tensor([5]),
-]
+NOT_WHOLE = [1000.0, 2.5, math.nan, math.inf, True, "5", None, np.float64(5), np.array([5]), torch.tensor([5])]
 
 
 @pytest.mark.usefixtures("no_shape_checks")
@@ -448,9 +415,7 @@ def test_times_that_are_not_whole_are_refused(t: torch.Tensor) -> None:
 @pytest.mark.parametrize("x", [torch.zeros(2, 3).byte(), torch.zeros(2, 3).long(), np.zeros((2, 3))])
 def test_factors_are_never_rounded_to_integers(x: Any) -> None:
     s = NoiseSchedule.linear(100)
-    with pytest.raises(
-        ValueError, match=r"x must be (floating point, got torch|a torch.Tensor, got ndarray)"
-    ):
+    with pytest.raises(ValueError, match=r"x must be (floating point, got torch|a torch.Tensor, got ndarray)"):
         s.at(s.betas, 5, x)
 
 
@@ -465,16 +430,9 @@ def test_the_shortest_schedules(T: int) -> None:
 
 def test_a_model_for_another_schedule_is_refused() -> None:
     s = NoiseSchedule.linear(100)
-    for model in (
-        SimpleNamespace(T=100),
-        SimpleNamespace(),
-        SimpleNamespace(T="what it likes"),
-        lambda x, t: x,
-    ):
+    for model in (SimpleNamespace(T=100), SimpleNamespace(), SimpleNamespace(T="what it likes"), lambda x, t: x):
         check_T(s, model)
-    with pytest.raises(
-        ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"
-    ):
+    with pytest.raises(ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"):
         check_T(s, SimpleNamespace(T=1000))
 
 

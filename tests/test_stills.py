@@ -27,9 +27,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_it_is_a_picture_with_words_a_state_and_the_code(name: str) -> None:
     page = explore(name).data
-    image = re.search(
-        r'<img alt="([^"]*)" width="(\d+)" height="(\d+)" src="data:image/png;base64,([^"]*)">', page
-    )
+    image = re.search(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)" src="data:image/png;base64,([^"]*)">', page)
     assert image
     assert len(html.unescape(image[1]).split()) >= 15
     assert 500 < int(image[2]) < 800
@@ -72,9 +70,7 @@ def test_a_saved_notebook_holds_no_code() -> None:
 
 def test_random_numbers_are_those_of_the_first_day() -> None:
     """The saved pictures and the pages stand on them."""
-    assert stills.uniform(1, [0, 1, 2]) * 2**32 - 0.5 == pytest.approx(
-        [3405691463, 4114278092, 2788919815], abs=0
-    )
+    assert stills.uniform(1, [0, 1, 2]) * 2**32 - 0.5 == pytest.approx([3405691463, 4114278092, 2788919815], abs=0)
     many = stills.normal(7, np.arange(200_000))
     assert abs(many.mean()) < 4 / np.sqrt(many.size)
     assert abs((many**2).mean() - 1) < 4 * np.sqrt(2 / many.size)

@@ -31,9 +31,7 @@ def test_more_humps_change_little() -> None:
     coarse, fine = ((swiss_roll_mixture(K).log_prob(POINTS[:1000]) - truth).abs() for K in (500, 1000))
     assert float(fine.mean()) < 4e-5  # twice what the docstring says
     assert float(fine.max()) < 0.06
-    assert (
-        3 < float(coarse.mean() / fine.mean()) < 6
-    )  # (4 - 1/16) / (1 - 1/16) = 4.2, were it 1 / K^2 exactly
+    assert 3 < float(coarse.mean() / fine.mean()) < 6  # (4 - 1/16) / (1 - 1/16) = 4.2, were it 1 / K^2 exactly
 
 
 def test_moments() -> None:

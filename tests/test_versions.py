@@ -71,9 +71,7 @@ def test_binder_has_a_python_that_the_package_supports():
 
 
 def test_every_requirement_has_a_lower_bound():
-    for requirement in map(
-        Requirement, [line for rs in [PROJECT["dependencies"], *EXTRAS.values()] for line in rs]
-    ):
+    for requirement in map(Requirement, [line for rs in [PROJECT["dependencies"], *EXTRAS.values()] for line in rs]):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert requirement.name == "diffnotes" or ">=" in operators, requirement
 
@@ -104,14 +102,10 @@ def test_the_wheel_has_every_file_of_the_package():
     if listed.returncode:
         pytest.skip("not a git checkout")
     files = {ROOT / name for name in filter(None, listed.stdout.split("\0"))}
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"][
-        "package-data"
-    ]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
     taken = {file for pattern in patterns["diffnotes"] for file in (ROOT / "diffnotes").glob(pattern)}
     assert [file for file in files if file.suffix != ".py" and file not in taken] == []
-    assert [
-        file for file in files if file.suffix == ".py" and not (file.parent / "__init__.py").is_file()
-    ] == []
+    assert [file for file in files if file.suffix == ".py" and not (file.parent / "__init__.py").is_file()] == []
 
 
 # ---- the matrix itself ------------------------------------------------------------------------------------------
@@ -150,8 +144,7 @@ def test_the_table_has_versions_and_counts():
 
 
 @pytest.mark.parametrize(
-    ("added", "refused"),
-    [(["diffnotes", "POT", "wadler_lindig"], None), (["diffnotes", "ipywidgets"], "ipywidgets")],
+    ("added", "refused"), [(["diffnotes", "POT", "wadler_lindig"], None), (["diffnotes", "ipywidgets"], "ipywidgets")]
 )
 def test_what_pip_would_change_on_colab_stops_the_matrix(monkeypatch, tmp_path, added, refused):
     report = {"install": [{"metadata": {"name": name}} for name in added]}

@@ -14,9 +14,7 @@ NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}")  # what GitHub allows, 
 
 def current(root: Path) -> str:
     """The account in the repository address in _config.yml."""
-    found = re.search(
-        r"url: https://github\.com/([^/\s]+)/diffnotes", (root / "_config.yml").read_text("utf-8")
-    )
+    found = re.search(r"url: https://github\.com/([^/\s]+)/diffnotes", (root / "_config.yml").read_text("utf-8"))
     if not found:
         raise ValueError("_config.yml contains no address of the form https://github.com/NAME/diffnotes")
     return found[1]
@@ -33,9 +31,7 @@ def main(root: Path, name: str) -> list[str]:
     if not NAME.fullmatch(name):
         raise ValueError(f"NAME must be a GitHub account (letters, digits, single hyphens), got {name!r}")
     old, changed = current(root), []
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True, text=True
-    ).stdout
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True, text=True).stdout
     for file in filter(None, tracked.split("\0")):
         path = root / file
         try:

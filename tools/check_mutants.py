@@ -39,62 +39,12 @@ RESULTS = BOOK / "check-mutants.json"
 EXCUSES = Path(__file__).with_suffix(".toml")
 MOST = 80  # mutants of a cell; of more, every so many-th
 CHECKS = ("symbolic", "exact", "monte_carlo")
-SETTINGS = {
-    "rtol",
-    "atol",
-    "z",
-    "why",
-    "resolution",
-    "elementwise",
-    "generator",
-    "dtype",
-    "device",
-    "dim",
-    "keepdim",
-}
-SIZED = {
-    "manual_seed",
-    "randn",
-    "rand",
-    "randint",
-    "randperm",
-    "sample",
-    "linspace",
-    "geomspace",
-    "symbols",
-    "reshape",
-}
-ALONG = {
-    "cumsum",
-    "cumprod",
-    "sum",
-    "mean",
-    "var",
-    "std",
-    "prod",
-    "flip",
-    "amax",
-    "unsqueeze",
-    "squeeze",
-    "flatten",
-}
+SETTINGS = {"rtol", "atol", "z", "why", "resolution", "elementwise", "generator", "dtype", "device", "dim", "keepdim"}
+SIZED = {"manual_seed", "randn", "rand", "randint", "randperm", "sample", "linspace", "geomspace", "symbols", "reshape"}
+ALONG = {"cumsum", "cumprod", "sum", "mean", "var", "std", "prod", "flip", "amax", "unsqueeze", "squeeze", "flatten"}
 DRAWS = {"print", "plt", "ax", "axes", "fig", "plots", "display"}
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
-DROPPED = {
-    "sqrt",
-    "square",
-    "exp",
-    "log",
-    "abs",
-    "flip",
-    "cumsum",
-    "cumprod",
-    "log1p",
-    "expm1",
-    "mT",
-    "T",
-    "diagonal",
-}
+DROPPED = {"sqrt", "square", "exp", "log", "abs", "flip", "cumsum", "cumprod", "log1p", "expm1", "mT", "T", "diagonal"}
 RENAMED = {
     "mean": "sum", "sum": "mean", "min": "max", "max": "min", "var": "std", "std": "var", "sin": "cos", "cos": "sin",
     "cumsum": "cumprod", "cumprod": "cumsum", "log1p": "log", "expm1": "exp", "minimum": "maximum",
@@ -136,9 +86,7 @@ def mutants(tree: ast.Module, kinds: dict[str, object]) -> Iterator[Mutant]:
         seen.add(text)
         inner = statement
         after = next(n for n in ast.walk(changed) if type(n) is type(inner) and same_place(n, inner))
-        yield Mutant(
-            old.lineno, header(inner), header(after), changed, gives(tree, inner), side_of(tree, path)
-        )
+        yield Mutant(old.lineno, header(inner), header(after), changed, gives(tree, inner), side_of(tree, path))
 
 
 def changes(tree: ast.Module, kinds: dict[str, object]) -> Iterator[tuple[list[Any], Any, ast.AST, ast.stmt]]:
@@ -306,9 +254,7 @@ def same_place(a: Any, b: Any) -> bool:
 def gives(tree: ast.Module, statement: ast.stmt) -> set[str]:
     """The names that a statement gives or changes; in a function the function's own name, too."""
     names = {
-        n.id
-        for n in ast.walk(ast.Module([statement], []))
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        n.id for n in ast.walk(ast.Module([statement], [])) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
     if isinstance(statement, ast.For | ast.With | ast.FunctionDef):
         names = used([statement.target]) if isinstance(statement, ast.For) else set()
@@ -404,9 +350,7 @@ def forked(mutant: Mutant, state: dict[str, Any], lines: set[int], seconds: floa
     if child := os.fork():
         os.close(write)
         return child, read
-    signal.setitimer(
-        signal.ITIMER_REAL, seconds
-    )  # a mutant that hangs dies of the signal, and counts as killed
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # a mutant that hangs dies of the signal, and counts as killed
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -535,12 +479,7 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
         "moved": moved,
         "labels": by_label,
         "sites": [
-            {
-                "label": label(places[n]),
-                "kind": called(places[n]),
-                "tried": counts[n][0],
-                "killed": counts[n][1],
-            }
+            {"label": label(places[n]), "kind": called(places[n]), "tried": counts[n][0], "killed": counts[n][1]}
             for n in sorted(lines)
         ],
         "survivors": survivors,
@@ -587,10 +526,7 @@ def summary(results: dict[str, Any]) -> str:
     A reason that begins with "weak:" owns to a hole: it counts as a survivor. Any other says why nothing can be seen.
     """
     reasons = excuses()
-    lines = [
-        "| chapter | cells | mutants | moved | equivalent | survive | noticed |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| chapter | cells | mutants | moved | equivalent | survive | noticed |", "|---|---|---|---|---|---|---|"]
     rest = []
     for name, cells in results.items():
         total, moved = (sum(cell[key] for cell in cells.values()) for key in ("mutants", "moved"))
@@ -616,14 +552,10 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument(
-        "--only", default="", help="only cells with this text, such as a label; nothing is saved"
-    )
+    parser.add_argument("--only", default="", help="only cells with this text, such as a label; nothing is saved")
     parser.add_argument("--afresh", action="store_true", help="cells that have not changed, too")
     arguments = parser.parse_args()
     paths = [path.resolve() for path in arguments.notebooks] or sorted(BOOK.glob("0*.ipynb"))

@@ -51,9 +51,7 @@ def setup(app: Any) -> dict[str, bool]:
     escaped: list[str] = []
 
     def before(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        text = re.sub(
-            "(?m)^Returns:$", ":returns:", escape("\n".join(lines))
-        )  # napoleon would look for a type there
+        text = re.sub("(?m)^Returns:$", ":returns:", escape("\n".join(lines)))  # napoleon would look for a type there
         escaped[:] = lines[:] = text.split("\n")
 
     def after(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

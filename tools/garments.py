@@ -26,9 +26,7 @@ def main() -> None:
     for row, steps in enumerate(SHEET.steps):
         for block, eta in enumerate(SHEET.etas):
             generator = torch.Generator().manual_seed(steps)
-            x0 = ddim_sample(
-                schedule, model, x_T, steps, eta, spacing="linspace", clip=1.0, generator=generator
-            )
+            x0 = ddim_sample(schedule, model, x_T, steps, eta, spacing="linspace", clip=1.0, generator=generator)
             for i, picture in enumerate(to_bytes(x0)[:, 0].numpy()):
                 left = (block * len(labels) + i) * SIDE
                 sheet[row * SIDE : (row + 1) * SIDE, left : left + SIDE] = picture

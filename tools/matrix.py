@@ -22,13 +22,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build/matrix"
 COLAB = ROOT / "tests/constraints/colab.txt"
-NOT_ON_COLAB = {
-    "diffnotes",
-    "jaxtyping",
-    "wadler-lindig",
-    "pot",
-    "jedi",
-}
+NOT_ON_COLAB = {"diffnotes", "jaxtyping", "wadler-lindig", "pot", "jedi"}
 ENVIRONMENTS = {  # the Python of each, and how uv chooses the versions
     "py311": ("3.11", ()),
     "py312": ("3.12", ()),
@@ -41,13 +35,7 @@ SHOWN = ("torch", "numpy", "scipy", "matplotlib", "ipywidgets")
 
 # One thread; only interpreters that are installed; the installed package, not one on a path; and modules compiled when
 # they are installed, as pip does: otherwise a library's SyntaxWarning would show in the first notebook to import it.
-OWN = {
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "PYENV_VERSION",
-    "MPLBACKEND",
-    "PYTHONDONTWRITEBYTECODE",
-}  # the caller's
+OWN = {"PYTHONPATH", "VIRTUAL_ENV", "PYENV_VERSION", "MPLBACKEND", "PYTHONDONTWRITEBYTECODE"}  # the caller's
 ENVIRON = {k: v for k, v in os.environ.items() if k not in OWN}
 ENVIRON |= {"OMP_NUM_THREADS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE": "1"}
 
@@ -85,13 +73,7 @@ def make(name: str, base: str) -> Path:
     home, how = BUILT / name, ENVIRONMENTS[name][1]
     python, stamp = home / "venv/bin/python", home / "made-of"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    asked = [
-        base,
-        str(how),
-        project["dependencies"],
-        project["optional-dependencies"],
-        COLAB.read_text("utf-8"),
-    ]
+    asked = [base, str(how), project["dependencies"], project["optional-dependencies"], COLAB.read_text("utf-8")]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     install = ("pip", "install", "-q", "--python", python)
     if not stamp.is_file() or stamp.read_text("utf-8") != digest:
@@ -141,21 +123,9 @@ def pytest(python: Path, kind: str, *arguments: object) -> dict[str, Any]:
     report = python.parents[2] / f"{kind}.xml"
     report.unlink(missing_ok=True)
     start = time.perf_counter()
-    run(
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={report}",
-        *arguments,
-        check=False,
-    )
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments, check=False)
     cases = list(ElementTree.parse(report).iter("testcase")) if report.is_file() else []
-    bad = [
-        f"{c.get('classname')}::{c.get('name')}" for c in cases if {"failure", "error"} & {e.tag for e in c}
-    ]
+    bad = [f"{c.get('classname')}::{c.get('name')}" for c in cases if {"failure", "error"} & {e.tag for e in c}]
     skipped = sum(case.find("skipped") is not None for case in cases)
     counts = {"passed": len(cases) - len(bad) - skipped, "failed": len(bad), "skipped": skipped}
     if not cases:
@@ -169,10 +139,7 @@ def measure(name: str, only: str | None) -> dict[str, Any]:
         return {"missing": f"skipped: no Python {ENVIRONMENTS[name][0]} here"}
     python = make(name, base)
     listed = json.loads(uv("pip", "list", "-q", "--format=json", "--python", python, quiet=True).stdout)
-    done: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": {i["name"]: i["version"] for i in listed},
-    }
+    done: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "versions": {i["name"]: i["version"] for i in listed}}
     done["python"] = run(python, "-V", quiet=True).stdout.split()[1]
     # when old versions meet new ones, they warn of each other's age
     options = ("-W", "ignore::DeprecationWarning") if ENVIRONMENTS[name][1] else ()
@@ -215,9 +182,7 @@ def main() -> int:
         done = measure(name, args.only)
         if args.only and results.get(name, {}).get("versions") == done.get("versions"):
             done = results[name] | done
-        results = {
-            known: (results | {name: done})[known] for known in ENVIRONMENTS if known in {*results, name}
-        }
+        results = {known: (results | {name: done})[known] for known in ENVIRONMENTS if known in {*results, name}}
         kept.write_text(json.dumps(results, indent=1), "utf-8")
         (BUILT / "table.md").write_text(table(results), "utf-8")
     print(table({name: results[name] for name in names}))

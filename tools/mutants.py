@@ -81,12 +81,7 @@ class Change(NamedTuple):
 def mutate(module: str, source: str) -> Iterator[tuple[Mutant, str, set[int] | None]]:
     """Every mutant of `source`, with its text and the lines that a test must reach to notice it."""
     wrapper = MetadataWrapper(cst.parse_module(source))
-    tree, place, lines, seen = (
-        wrapper.module,
-        wrapper.resolve(PositionProvider),
-        source.splitlines(),
-        {source},
-    )
+    tree, place, lines, seen = (wrapper.module, wrapper.resolve(PositionProvider), source.splitlines(), {source})
     for part in tree.body:
         for change in changes(part, (), None, place):
             changed = change.new if part is change.old else part.deep_replace(change.old, change.new)
@@ -131,9 +126,7 @@ def left_alone(node: Any, scope: tuple[str, ...]) -> bool:
         # an alias has a capital; one that is a Literal is read at run time
         name = node.targets[0].target.value
         return bool(
-            name[0].isupper()
-            and not name.isupper()
-            and not m.matches(node.value, m.Subscript(m.Name("Literal")))
+            name[0].isupper() and not name.isupper() and not m.matches(node.value, m.Subscript(m.Name("Literal")))
         )
     if m.matches(node, m.FormattedString()):
         return scope[-1:] != ("__repr__",)
@@ -169,9 +162,7 @@ def difference(old: list[str], new: list[str]) -> tuple[str, str]:
     >>> difference(["a", "b", "c"], ["a", "c"])
     ('b', '')
     """
-    first = next(
-        (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new))
-    )
+    first = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     old, new = old[first:], new[first:]
     ends = enumerate(zip(old[::-1], new[::-1], strict=False))
     last = next((i for i, (a, b) in ends if a != b), min(len(old), len(new)))
@@ -237,9 +228,7 @@ class Lab:
         generate = (Phase.explicit, Phase.generate)  # failing examples are not shrunk
         settings.register_profile("mutants", settings(), database=None, phases=generate)
         settings.load_profile("mutants")
-        sys.dont_write_bytecode = (
-            False  # whatever the environment says: the forks should find everything compiled
-        )
+        sys.dont_write_bytecode = False  # whatever the environment says: the forks should find everything compiled
         if self.fork(session, lambda pipe: Survey(self.file, pipe), 1200):
             return None
         if self.said or self.status:
@@ -316,8 +305,7 @@ def users(module: str) -> set[str]:
     """The modules of the package that import `module`, if only through others, and `module` itself."""
     root = COPY / "diffnotes"
     code = {
-        ".".join(path.relative_to(root).with_suffix("").parts): path.read_text("utf-8")
-        for path in root.rglob("*.py")
+        ".".join(path.relative_to(root).with_suffix("").parts): path.read_text("utf-8") for path in root.rglob("*.py")
     }
     found, new = set[str](), {module}
     while new:
@@ -368,10 +356,7 @@ def row(name: str, mutants: list[Mutant]) -> float:
     """Print one line of the table, and return the share killed; excused mutants do not count as killed."""
     killed = sum(mutant.state in ("killed", "timeout") for mutant in mutants)
     share, minutes = killed / max(1, len(mutants)), sum(mutant.seconds for mutant in mutants) / 60
-    print(
-        f"{name:<10}{len(mutants):>9}{killed:>9}{len(mutants) - killed:>11}{share:>9.1%}{minutes:>9.1f}",
-        flush=True,
-    )
+    print(f"{name:<10}{len(mutants):>9}{killed:>9}{len(mutants) - killed:>11}{share:>9.1%}{minutes:>9.1f}", flush=True)
     return share
 
 
@@ -379,9 +364,7 @@ def main() -> None:
     """Make the copy, try the mutants, count, and report each that survived without an excuse."""
     config = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text("utf-8"))
     excuses = {(e["where"], e["old"], e["new"]) for e in config["excused"]}
-    parser = argparse.ArgumentParser(
-        description="Count the small changes to the code that its tests do not notice."
-    )
+    parser = argparse.ArgumentParser(description="Count the small changes to the code that its tests do not notice.")
     parser.add_argument(
         "modules", nargs="*", metavar="MODULE", help=f"any of {', '.join(config['tests'])} (default: all)"
     )

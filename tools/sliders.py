@@ -40,9 +40,7 @@ def figures(path: Path) -> list[int]:
         for source in code[: last + 1]:
             execute(client, source)
         execute(client, "panel = Out[max(Out)]")  # what was shown last
-        sliders = int(
-            execute(client, "print(len(panel.children) - 1)")[0]["text"]
-        )  # the last child is the figure
+        sliders = int(execute(client, "print(len(panel.children) - 1)")[0]["text"])  # the last child is the figure
         moved = [execute(client, MOVE.format(i=i)) for i in range(sliders)]
         return [sum("image/png" in output.get("data", {}) for output in shown) for shown in moved]
     finally:

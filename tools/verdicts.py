@@ -31,9 +31,7 @@ class Verdicts(SphinxTransform):
             parts: list[nodes.Node] = []
             for is_verdict, group in itertools.groupby(lines, lambda line: bool(VERDICT.fullmatch(line))):
                 if is_verdict:
-                    parts += [
-                        self.told(line, len(list(same)), seen) for line, same in itertools.groupby(group)
-                    ]
+                    parts += [self.told(line, len(list(same)), seen) for line, same in itertools.groupby(group)]
                 else:
                     text = "\n".join(group)
                     parts.append(nodes.literal_block(text, text, **block.attributes))

@@ -90,14 +90,7 @@ def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
 
 
 def exact(
-    label: str,
-    lhs: Any,
-    rhs: Any,
-    rtol: float = 1e-10,
-    *,
-    atol: float = 0.0,
-    elementwise: bool = False,
-    why: str = "",
+    label: str, lhs: Any, rhs: Any, rtol: float = 1e-10, *, atol: float = 0.0, elementwise: bool = False, why: str = ""
 ) -> None:
     """Check that two float64 results are equal up to rounding.
 
@@ -137,13 +130,7 @@ def exact(
 
 
 def monte_carlo(
-    label: str,
-    samples: Any,
-    expected: Any,
-    z: int | float = 4,
-    *,
-    resolution: float | None = None,
-    why: str = "",
+    label: str, samples: Any, expected: Any, z: int | float = 4, *, resolution: float | None = None, why: str = ""
 ) -> None:
     """Check that the mean of independent samples is within z of its standard errors of the expected value.
 
@@ -175,9 +162,7 @@ def monte_carlo(
     if draws.shape[1:] != target.shape:
         raise ValueError(f"expected must have shape {draws.shape[1:]}, one per mean, got {target.shape}")
     if bool(np.any(np.all(draws == draws[:1], axis=0))):
-        raise ValueError(
-            "samples must vary: all draws of an element are equal, which is a case for check.exact"
-        )
+        raise ValueError("samples must vary: all draws of an element are equal, which is a case for check.exact")
     with np.errstate(invalid="ignore"):  # infinity among the draws is caught below
         mean = np.asarray(draws.mean(axis=0))
         allowed = np.asarray(z * draws.std(axis=0, ddof=1) / math.sqrt(len(draws)))

@@ -51,15 +51,7 @@ from diffnotes.metrics import check_points
 from diffnotes.reverse import as_noise_predictor, predict_x0, v_from
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, flat
 from diffnotes.training.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
-from diffnotes.training.loop import (
-    Shuffled,
-    TrainConfig,
-    draw_times,
-    ema_decay,
-    fit,
-    learning_rate,
-    seed_of,
-)
+from diffnotes.training.loop import Shuffled, TrainConfig, draw_times, ema_decay, fit, learning_rate, seed_of
 from diffnotes.training.networks import UNet
 from diffnotes.training.options import Parser, at_least, folder, one_line
 
@@ -330,11 +322,7 @@ def guess(model: NoisePredictor, x_t: Small, t: int) -> Small:
 
 
 def measure(
-    n: int,
-    model_a: NoisePredictor,
-    model_b: NoisePredictor,
-    again: NoisePredictor | None = None,
-    count: int = 64,
+    n: int, model_a: NoisePredictor, model_b: NoisePredictor, again: NoisePredictor | None = None, count: int = 64
 ) -> dict[str, Any]:
     """How the two networks for n images, and B trained again if there is one, compare from `count` common starts.
 
@@ -370,9 +358,7 @@ def measure(
     to_own = both(lambda mine, _: nearest(x[mine], own[mine]).distance)
     to_other = both(lambda mine, theirs: nearest(x[mine], own[theirs]).distance)
     loss = {
-        (by, on): by_image(denoising_loss(model, own[on], DRAWS), n)
-        for by, model in models.items()
-        for on in HALVES
+        (by, on): by_image(denoising_loss(model, own[on], DRAWS), n) for by, model in models.items() for on in HALVES
     }
     by_start = {
         "own": to_own,
@@ -440,8 +426,7 @@ def study(folder: Path, count: int = 64) -> dict[str, Any]:
                 kind = f"{'same' if a.half == b.half else 'other'} half, {'same' if a.seed == b.seed else 'other'} seed"
                 kinds.setdefault(kind, []).append(value)
         table["kinds"][str(n)] = {
-            kind: _summary(torch.stack(values).mean(0)) | {"pairs": len(values)}
-            for kind, values in kinds.items()
+            kind: _summary(torch.stack(values).mean(0)) | {"pairs": len(values)} for kind, values in kinds.items()
         }
     if {a := Run(LONG_SIZE, "A", longer=LONGER), b := Run(LONG_SIZE, "B", longer=LONGER)} <= set(there):
         table["longer"] = measure(LONG_SIZE, there[a], there[b], count=count)

@@ -289,9 +289,7 @@ class _Reader(ast.NodeVisitor):
         given_why = keywords.get("why", ast.Constant(usual))
         why = self.texts.get(given_why.id, "") if isinstance(given_why, ast.Name) else _literal(given_why)
         if not why:
-            self.problems.append(
-                f"check.{function}: why must be a literal string, or the name of an earlier one"
-            )
+            self.problems.append(f"check.{function}: why must be a literal string, or the name of an earlier one")
         self.checks.append(Check(label, KINDS[function], self.cell, tolerance, why, self.slip))
 
 

@@ -84,9 +84,7 @@ def trajectories(ax: Axes, paths: Sequence[Any], colours: Sequence[str], *, alph
         ax.plot(np.asarray(path), color=colour, alpha=alpha, linewidth=0.8)
 
 
-def cloud(
-    ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size: float = 3.0, title: str = ""
-) -> None:
+def cloud(ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size: float = 3.0, title: str = "") -> None:
     """2-D points (n, 2), and nothing else, on a square of side 2 * limit without ticks."""
     points = np.asarray(points)
     ax.clear()
@@ -95,9 +93,7 @@ def cloud(
     ax.spines[:].set_visible(False)
 
 
-def player(
-    fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str, dpi: int = 80
-) -> Any:
+def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str, dpi: int = 80) -> Any:
     """An animation to play and scrub in the static page, as an `IPython.display.HTML`.
 
     It is matplotlib's `Animation.to_jshtml` with fixed ids, plain characters instead of an icon font from the network,
@@ -112,9 +108,7 @@ def player(
     from IPython.display import HTML
 
     with mpl.rc_context({"savefig.dpi": dpi, "figure.dpi": dpi, "animation.embed_limit": 10}):
-        page = FuncAnimation(fig, draw, frames=frames, init_func=lambda: []).to_jshtml(
-            fps=6, default_mode="once"
-        )
+        page = FuncAnimation(fig, draw, frames=frames, init_func=lambda: []).to_jshtml(fps=6, default_mode="once")
     plt.close(fig)
     return HTML(_offline(page, label, name))
 
@@ -156,9 +150,7 @@ def _offline(page: str, label: str, name: str) -> str:
         raise RuntimeError("matplotlib's player no longer has the template that diffnotes.book.plots knows")
     page = re.sub(r"<link[^>]*>", "", page.replace(found[1], name))
     page = page.replace("<img id=", f'<img alt="{label}" style="max-width: 100%" id=')
-    page = page.replace(
-        'type="range"', f'type="range" aria-label="Frame of: {label}" style="max-width: 100%"'
-    )
+    page = page.replace('type="range"', f'type="range" aria-label="Frame of: {label}" style="max-width: 100%"')
     page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: _SIGNS[icon[1]], page)
     return "\n".join(line.rstrip() for line in page.strip().splitlines())
 
@@ -173,14 +165,7 @@ def square_grid(limit: float, side: int) -> Tensor:
 
 
 def arrows(
-    ax: Axes,
-    at: Any,
-    field: Any,
-    known: Any = True,
-    *,
-    colour: str = BLUE,
-    limit: float = 3.0,
-    title: str = "",
+    ax: Axes, at: Any, field: Any, known: Any = True, *, colour: str = BLUE, limit: float = 3.0, title: str = ""
 ) -> None:
     """Vectors `field` (n, 2) as arrows from the points `at`, in the units of the axes, on the square of `cloud`.
 
@@ -199,9 +184,7 @@ def arrows(
 # ---- chapter 3 ------------------------------------------------------------------------------------------------
 
 
-def bound_bars(
-    ax: Axes, parts: Mapping[str, Sequence[float]], exact: Sequence[float], names: Sequence[str]
-) -> None:
+def bound_bars(ax: Axes, parts: Mapping[str, Sequence[float]], exact: Sequence[float], names: Sequence[str]) -> None:
     """A bound as stacked bars, one for each of `names`, with a black line at the exact value.
 
     The part of a bar beyond its line is what the bound loses.
@@ -311,12 +294,7 @@ def unet_shapes(ax: Axes, rows: Sequence[tuple[str, tuple[int, ...], tuple[int, 
 
 
 def contact_sheet(
-    ax: Axes,
-    rows: Sequence[Any],
-    names: Sequence[str],
-    groups: Sequence[str] = ("",),
-    *,
-    negative: bool = True,
+    ax: Axes, rows: Sequence[Any], names: Sequence[str], groups: Sequence[str] = ("",), *, negative: bool = True
 ) -> None:
     """Grey pictures as one sheet with names at the left; each row is a tensor (n, 1, H, W) of values in [-1, 1].
 

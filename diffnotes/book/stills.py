@@ -31,9 +31,7 @@ Pair = tuple[Number, Number]
 LINEAR = NoiseSchedule.linear(T=1000)
 # the forty times of chapter 2's three rows, closer together near the data
 GROWING = NoiseSchedule(torch.logspace(-5, math.log10(0.06), 1000, dtype=torch.float64))
-WALK = NoiseSchedule.from_alpha_bars(
-    GROWING.alpha_bars[[round(200 + 800 * (i / 39) ** 1.5) for i in range(40)]]
-)
+WALK = NoiseSchedule.from_alpha_bars(GROWING.alpha_bars[[round(200 + 800 * (i / 39) ** 1.5) for i in range(40)]])
 
 
 # ---- random numbers that a page can make too ----------------------------------------------------------------------
@@ -80,9 +78,7 @@ def swiss_roll(n: int, seed: int, noise: Number = 0.05) -> Tensor:
     raw = u[:, None] * torch.stack([u.cos(), u.sin()], dim=1)
     mean = torch.tensor([2.0, 2 / (3 * math.pi)], dtype=torch.float64)
     square = torch.tensor([39 / 8 * math.pi**2 - 1 / 4, 39 / 8 * math.pi**2 + 1 / 4], dtype=torch.float64)
-    return math.sqrt(1 - noise**2) * (raw - mean) / (square - mean**2).sqrt() + noise * normals(
-        seed + 1, n, 2
-    )
+    return math.sqrt(1 - noise**2) * (raw - mean) / (square - mean**2).sqrt() + noise * normals(seed + 1, n, 2)
 
 
 def crowd(labels: Sequence[int] = (0, 1, 2)) -> GaussianMixture:
@@ -184,11 +180,7 @@ def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
     outward = (WALK.alphas[t] ** -0.5 - 1) * x_t
     usual = max(WALK.betas[t] / WALK.sqrt_one_minus_alpha_bars[t], 3 * WALK.betas[t])
     by = next((factor for factor in (50, 20, 10, 5, 2) if factor * usual < 2.4), 1)
-    for part, colour, name in (
-        (outward, BLUE, "rescaling"),
-        (whole - outward, RED, "score"),
-        (whole, "black", "sum"),
-    ):
+    for part, colour, name in ((outward, BLUE, "rescaling"), (whole - outward, RED, "score"), (whole, "black", "sum")):
         _arrow(ax, x, (x_t + by * part)[0].tolist(), colour)
         ax.plot([], [], color=colour, label=name)
     ax.plot(*x, "o", color="black")
@@ -357,12 +349,7 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
         left = _LEFT + k * (block.shape[1] + _GAP)
         fig.figimage(np.repeat(block[..., None], 3, axis=2), left, height - _TOP - block.shape[0])
         fig.text(
-            (left + block.shape[1] / 2) / width,
-            1 - 8 / height,
-            rf"$\eta$ = {eta:g}",
-            size=8,
-            ha="center",
-            va="top",
+            (left + block.shape[1] / 2) / width, 1 - 8 / height, rf"$\eta$ = {eta:g}", size=8, ha="center", va="top"
         )
     for k, steps in enumerate(SHEET.steps):
         middle = 1 - (_TOP + (k + 0.5) * SHEET.side) / height
@@ -373,9 +360,7 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
 def garments_state() -> dict[str, Any]:
     """Where each picture lies in the static one, and the Fréchet distances that were measured, with their errors."""
     measured = json.loads(GARMENTS.with_name("images.json").read_text("utf-8"))["entries"]
-    distances = {
-        f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas
-    }
+    distances = {f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas}
     return {"side": SHEET.side, "left": _LEFT, "top": _TOP, "gap": _GAP, "frechet": distances}
 
 
@@ -461,9 +446,7 @@ def first_minute(at: int = 0, sampler: str = "ddim") -> Figure:
     there, back = first_paths(sampler)
     nearest = torch.cdist(there[0], data.swiss_roll_mixture(100, 0.08).means).argmin(1)
     colours = np.array([BLUE, SKY, GREEN, ORANGE, RED, PURPLE])[(nearest * 6 // 100).numpy()]
-    for ax, points, name in zip(
-        axes, (there[0], there[-1], back[-1]), ("data", "noise", "data again"), strict=True
-    ):
+    for ax, points, name in zip(axes, (there[0], there[-1], back[-1]), ("data", "noise", "data again"), strict=True):
         _dots(ax, points, 4, colours)
         _plane(ax, 3.0)
         ax.set(title=name)
@@ -483,14 +466,7 @@ def _dots(ax: Axes, points: Tensor, size: Any = 3, colour: Any = "0.75") -> None
 
 
 def _arrow(ax: Axes, start: Any, end: Any, colour: str, style: str = "-") -> None:
-    look = {
-        "arrowstyle": "-|>",
-        "color": colour,
-        "linestyle": style,
-        "linewidth": 2,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
+    look = {"arrowstyle": "-|>", "color": colour, "linestyle": style, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=look)
 
 

@@ -268,9 +268,7 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(
-            error.errno,
-            f"the checkpoint could not be written ({error.strerror}); earlier ones are intact",
-            str(final),
+            error.errno, f"the checkpoint could not be written ({error.strerror}); earlier ones are intact", str(final)
         ) from error
     shutil.rmtree(old, ignore_errors=True)
     _clear(folder)
@@ -295,9 +293,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
             raise ValueError(f"checkpoint {path} is damaged: the SHA-256 of {name} is not the one in {SUMS}")
     if "state.json" not in sums:
         raise ValueError(f"checkpoint {path} is incomplete: {SUMS} does not list state.json")
-    tensors = {
-        name: _read_tensors(content[name], path / name) for name in sums if name.endswith(".safetensors")
-    }
+    tensors = {name: _read_tensors(content[name], path / name) for name in sums if name.endswith(".safetensors")}
     return json.loads(content["state.json"]), tensors
 
 
@@ -365,9 +361,7 @@ def check_target(path: Path, *suffixes: str) -> None:
 def check_suffix(path: str | Path, *suffixes: str) -> None:
     """Raise ValueError unless `path` ends in one of these."""
     if Path(path).suffix not in suffixes:
-        raise ValueError(
-            f"the name of a file to write must end in {' or '.join(suffixes)}, got {str(path)!r}"
-        )
+        raise ValueError(f"the name of a file to write must end in {' or '.join(suffixes)}, got {str(path)!r}")
 
 
 def _write(path: Path, content: bytes) -> None:

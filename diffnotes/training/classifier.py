@@ -53,11 +53,7 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int = 1, classes: int = 10, width: int = 24) -> None:
         super().__init__()
-        channels, classes, width = (
-            whole("channels", channels),
-            whole("classes", classes),
-            whole("width", width),
-        )
+        channels, classes, width = (whole("channels", channels), whole("classes", classes), whole("width", width))
         self.config = {"channels": channels, "classes": classes, "width": width}
         w = width
         self.body = nn.Sequential(
@@ -90,9 +86,7 @@ class Classifier(nn.Module):
         return scores
 
 
-def load_classifier(
-    path: str | Path, device: torch.device | str = "cpu"
-) -> tuple[Classifier, dict[str, Any]]:
+def load_classifier(path: str | Path, device: torch.device | str = "cpu") -> tuple[Classifier, dict[str, Any]]:
     """The classifier in a file written by this module's command, in evaluation mode, and its provenance.
 
     Paths and errors are those of `diffnotes.training.checkpoint.load_model`.
@@ -153,9 +147,7 @@ def train_classifier(images: Images, epochs: int, seed: int = 0, progress: bool 
         rates.step()
         losses[k] = loss.detach()
     if not bool(losses.isfinite().all()):
-        raise ValueError(
-            f"the loss must be finite, but is not from step {int((~losses.isfinite()).nonzero()[0])} on"
-        )
+        raise ValueError(f"the loss must be finite, but is not from step {int((~losses.isfinite()).nonzero()[0])} on")
     return network.eval()
 
 
@@ -185,9 +177,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     check_target(arguments.out, SUFFIX)
     torch.set_num_threads(1)  # the order of sums depends on it, and so do the last bits
-    network = train_classifier(
-        fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True
-    )
+    network = train_classifier(fashion_mnist("train", progress=True), arguments.epochs, arguments.seed, progress=True)
     network = network.half().float()  # as they will be stored
     reached = accuracy(network, fashion_mnist("test"))
     provenance = {

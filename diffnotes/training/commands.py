@@ -41,9 +41,7 @@ def train(arguments: Namespace, device: torch.device, command: str) -> None:
     """Train the network of a preset."""
     preset = PRESETS[arguments.preset]()
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
-    config = dataclasses.replace(
-        preset.config, **{name: value for name, value in given.items() if value is not None}
-    )
+    config = dataclasses.replace(preset.config, **{name: value for name, value in given.items() if value is not None})
     try:
         loss = run.train_preset(
             preset,
@@ -59,9 +57,7 @@ def train(arguments: Namespace, device: torch.device, command: str) -> None:
     except KeyboardInterrupt as stop:
         if arguments.folder is None:
             raise
-        raise KeyboardInterrupt(
-            f"the same command goes on from the last checkpoint in {arguments.folder}"
-        ) from stop
+        raise KeyboardInterrupt(f"the same command goes on from the last checkpoint in {arguments.folder}") from stop
     if distributed.rank() == 0:
         print(f"{arguments.out}: loss {loss:.4f} over the last eighth of {config.steps} steps")
 
@@ -114,9 +110,7 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
     if arguments.count is not None and arguments.count > len(real):
-        raise ValueError(
-            f"count must be at most {len(real)}, the number of test images, got {arguments.count}"
-        )
+        raise ValueError(f"count must be at most {len(real)}, the number of test images, got {arguments.count}")
     x = real[: arguments.count]
     found = run.likelihood(
         schedule,
@@ -179,11 +173,7 @@ def _frechet(text: str) -> int:
 
 def parser() -> ArgumentParser:
     """The three commands and their options."""
-    both = Parser(
-        prog="python -m diffnotes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    both = Parser(prog="python -m diffnotes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = both.add_subparsers(dest="what", required=True)
     for what in (train, sample, evaluate):
         sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)

@@ -155,9 +155,7 @@ def ema_decay(config: TrainConfig, step: int) -> float:
     return min(config.ema, (1 + step) / (10 + step))
 
 
-def draw_times(
-    T: int, n: int, how: Times = "uniform", generator: Generator | None = None
-) -> Int[Tensor, " n"]:
+def draw_times(T: int, n: int, how: Times = "uniform", generator: Generator | None = None) -> Int[Tensor, " n"]:
     """n times, each uniform on 1..T, int64, on the generator's device.
 
     "uniform": independent. "stratified": one from each of n equal slices of the range, in order, so that a batch covers
@@ -204,8 +202,7 @@ class Shuffled:
     def __init__(self, x: Tensor, y: Tensor | None = None, *, flip: bool = False) -> None:
         if not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
             raise ValueError(
-                "x must hold floating-point examples of order 1, or pixels as uint8, "
-                f"got {tuple(x.shape)} of {x.dtype}"
+                f"x must hold floating-point examples of order 1, or pixels as uint8, got {tuple(x.shape)} of {x.dtype}"
             )
         if flip and x.ndim < 3:
             raise ValueError(f"flip must be False unless x holds images, got x of shape {tuple(x.shape)}")
@@ -241,9 +238,7 @@ class Drawn:
     """Endless data: `draw(n, generator)` returns n fresh examples, or (examples, labels), on the `device`."""
 
     def __init__(
-        self,
-        draw: Callable[[int, Generator], Tensor | tuple[Tensor, Tensor]],
-        device: torch.device | str = "cpu",
+        self, draw: Callable[[int, Generator], Tensor | tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
     ) -> None:
         self.draw, self.generator = draw, Generator(device)
 
@@ -343,9 +338,7 @@ class Trainer(Generic[Net]):
         network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
         self.ema = copy.deepcopy(model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), lr=config.rate, weight_decay=config.weight_decay
-        )
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)
         self.generator = Generator(self.device)
         self.losses = torch.full((config.steps,), math.nan, device=self.device)
         self.gradient_norm = torch.tensor(math.nan, device=self.device)
@@ -422,9 +415,7 @@ class Trainer(Generic[Net]):
 
     def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         model = self.network if y is None else partial(self.network, y=y)
-        bf16 = (
-            torch.autocast(self.device.type, torch.bfloat16) if self.config.bf16 else contextlib.nullcontext()
-        )
+        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.config.bf16 else contextlib.nullcontext()
         with bf16:
             return simple_loss(self.schedule, model, x0, t, noise).mean()
 
@@ -581,9 +572,7 @@ def fit(
                 stack.enter_context(alone_in(Path(folder)))
             trainer.resume(folder)
             distributed.agree(f"the step to go on from in {folder}", trainer.done)
-        bar = stack.enter_context(
-            tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step")
-        )
+        bar = stack.enter_context(tqdm(total=config.steps, initial=trainer.done, disable=not progress, unit="step"))
         while trainer.done < config.steps:
             trainer.step()
             for callback in callbacks:

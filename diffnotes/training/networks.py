@@ -27,15 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffnotes.arguments import (
-    check_batch,
-    check_integers,
-    may_look,
-    number,
-    per_example,
-    whole,
-    whole_numbers,
-)
+from diffnotes.arguments import check_batch, check_integers, may_look, number, per_example, whole, whole_numbers
 from diffnotes.schedule import Batch, Labels, Time
 
 Image = Float[Tensor, "batch channels height width"]
@@ -44,9 +36,7 @@ Vector = Float[Tensor, "batch features"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def time_embedding(
-    t: Int[Tensor, " batch"], T: int, width: int, dtype: torch.dtype = torch.float32
-) -> Vector:
+def time_embedding(t: Int[Tensor, " batch"], T: int, width: int, dtype: torch.dtype = torch.float32) -> Vector:
     """sin and cos of 1000 t / T times `width / 2` frequencies from 1 down to 1e-4, shape (batch, width).
 
     At T = 1000 this is the embedding of Ho et al. 2020, appendix B (after Vaswani et al. 2017, section 3.5): the
@@ -97,9 +87,7 @@ class Condition(nn.Module):
         """`y` as int64, its values checked if that neither waits for a device nor breaks a compiled graph."""
         check_integers(y=y)
         if y.shape != t.shape:
-            raise ValueError(
-                f"y must have shape {tuple(t.shape)}, one per example of x_t, got {tuple(y.shape)}"
-            )
+            raise ValueError(f"y must have shape {tuple(t.shape)}, one per example of x_t, got {tuple(y.shape)}")
         if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
             raise ValueError(
                 f"y must lie in 0..{self.classes} ({self.classes} = no label), got {int(y.min())} .. {int(y.max())}"
@@ -157,9 +145,7 @@ class MLP(Network):
         if h.shape[1] != self.dim:
             raise ValueError(f"x_t must have {self.dim} coordinates per example, got {tuple(x_t.shape)}")
         scales, shifts = self.modulation(self.condition(h, t, y)).chunk(2, dim=1)
-        layers = zip(
-            self.hidden, scales.chunk(len(self.hidden), 1), shifts.chunk(len(self.hidden), 1), strict=True
-        )
+        layers = zip(self.hidden, scales.chunk(len(self.hidden), 1), shifts.chunk(len(self.hidden), 1), strict=True)
         for layer, scale, shift in layers:
             h = F.silu(layer(h) * (1 + scale) + shift)
         eps: Tensor = self.out(h)
@@ -266,8 +252,7 @@ class UNet(Network):
         self.middle = nn.ModuleList([block(c[-1], c[-1]), Attention(c[-1]), block(c[-1], c[-1])])
         self.grow = nn.ModuleList(nn.Conv2d(ch, ch, 3, padding=1) for ch in below[:-1])
         self.up = nn.ModuleList(
-            nn.ModuleList(block((c[i] if k else below[i]) + c[i], c[i]) for k in range(blocks))
-            for i in range(len(c))
+            nn.ModuleList(block((c[i] if k else below[i]) + c[i], c[i]) for k in range(blocks)) for i in range(len(c))
         )
         self.norm = _norm(c[0])
         self.out = _zeroed(nn.Conv2d(c[0], channels, 3, padding=1))
@@ -311,9 +296,7 @@ class UNet(Network):
 NETWORKS: dict[str, type[Network]] = {"MLP": MLP, "UNet": UNet}  # those a weights file may name
 
 
-def drop_labels(
-    y: Labels, probability: float, no_label: int, generator: torch.Generator | None = None
-) -> Labels:
+def drop_labels(y: Labels, probability: float, no_label: int, generator: torch.Generator | None = None) -> Labels:
     """`y` with each label replaced by `no_label` with this probability, for guidance (Ho, Salimans 2022)."""
     check_integers(y=y)
     probability, no_label = number("probability", probability, "[0, 1]"), whole("no_label", no_label, 0)

@@ -48,9 +48,7 @@ def _swiss_roll() -> Preset:
 
 def _fashion_cpu() -> Preset:
     """Chapter 5's network: 1.1 million weights, 13 epochs, about 90 minutes on one CPU core."""
-    config = TrainConfig(
-        steps=12_000, batch=64, rate=1e-3, warmup=500, label_drop=0.1, bf16=True, save_every=500
-    )
+    config = TrainConfig(steps=12_000, batch=64, rate=1e-3, warmup=500, label_drop=0.1, bf16=True, save_every=500)
     return Preset(
         NoiseSchedule.linear(T=1000),
         lambda: UNet(channels=1, T=1000, width=24, classes=10),
@@ -65,14 +63,7 @@ def _fashion_cpu() -> Preset:
 def _fashion_gpu() -> Preset:
     """The same with 12 million weights and 170 epochs; its weights do not ship with the package."""
     config = TrainConfig(
-        steps=40_000,
-        batch=256,
-        rate=4e-4,
-        warmup=1000,
-        label_drop=0.1,
-        ema=0.9995,
-        bf16=True,
-        save_every=2000,
+        steps=40_000, batch=256, rate=4e-4, warmup=1000, label_drop=0.1, ema=0.9995, bf16=True, save_every=2000
     )
     return Preset(
         NoiseSchedule.linear(T=1000),
@@ -102,9 +93,7 @@ def _cifar10_gpu() -> Preset:
     )
     return Preset(
         NoiseSchedule.linear(T=1000),
-        lambda: UNet(
-            channels=3, T=1000, width=128, multipliers=(1, 2, 2, 2), blocks=2, classes=10, dropout=0.1
-        ),
+        lambda: UNet(channels=3, T=1000, width=128, multipliers=(1, 2, 2, 2), blocks=2, classes=10, dropout=0.1),
         lambda folder: _in_bytes(cifar10("train", folder=folder, progress=True), flip=True),
         "diffnotes.data.cifar10",
         config,

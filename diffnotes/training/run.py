@@ -71,9 +71,7 @@ def train_preset(
         watchers.append(Metrics(folder))
         if grid_every is not None and preset.shape is not None:
             watchers.append(Pictures(folder, grid_every, preset.shape))
-    trained = fit(
-        preset.schedule, model, examples, config, folder=folder, callbacks=watchers, progress=progress
-    )
+    trained = fit(preset.schedule, model, examples, config, folder=folder, callbacks=watchers, progress=progress)
     loss = round(trained.final_loss, 5)
     provenance: dict[str, Any] = {
         "command": command,
@@ -236,22 +234,14 @@ def likelihood(
         ts = [*range(2, 2 + head), *range(2 + head + int(first), schedule.T + 1, every)]
         eps: NoisePredictor = model if y is None else guided(model, y[rows].to(device))
         found = vlb_terms(
-            schedule,
-            eps,
-            images[rows].to(device),
-            variance=variance,
-            decoder="discrete",
-            ts=ts,
-            generator=generator,
+            schedule, eps, images[rows].to(device), variance=variance, decoder="discrete", ts=ts, generator=generator
         )
         L_t = found.L_t[:, :head].sum(1) + every * found.L_t[:, head:].sum(1)
         return torch.stack([found.L_T, L_t, found.L_0], dim=1)  # (obj-vlb)
 
     nats = distributed.in_batches(terms, n, batch, (3,), torch.float64, progress)
     bits = bits_per_dim(nats.sum(1), dims)
-    parts = {
-        name: float(bits_per_dim(nats[:, i], dims).mean()) for i, name in enumerate(("L_T", "L_t", "L_0"))
-    }
+    parts = {name: float(bits_per_dim(nats[:, i], dims).mean()) for i, name in enumerate(("L_T", "L_t", "L_0"))}
     return {"bits_per_dim": float(bits.mean()), "stderr": _stderr(bits, batch), **parts}
 
 

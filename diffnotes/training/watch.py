@@ -102,9 +102,7 @@ class Pictures:
         rows: how many rows of samples; there is one column per class, or 10.
     """
 
-    def __init__(
-        self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0
-    ) -> None:
+    def __init__(self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0) -> None:
         whole("every", every)
         whole("rows", rows)
         if len(shape) != 3 or shape[0] not in (1, 3):
@@ -143,9 +141,7 @@ def png(x: Images, columns: int) -> bytes:
             f"got shape {tuple(x.shape)} and {columns} columns"
         )
     rows, gap = -(-n // columns), 2
-    sheet = torch.full(
-        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8
-    )
+    sheet = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
     for i, image in enumerate(to_bytes(x.float()).cpu()):
         row, column = divmod(i, columns)
         top, left = row * (height + gap), column * (width + gap)

@@ -17,19 +17,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reasons = {
-        "needs a Chromium, and none of chromium, chromium-browser, google-chrome is installed": CHROMIUM
-        is None,
-    }
+    reasons = {"needs a Chromium, and none of chromium, chromium-browser, google-chrome is installed": CHROMIUM is None}
     unbuilt = f"needs the built book, and {HTML} is not there: make book"
     for item in items:
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.allow_hosts([LOOPBACK]))
             needs_book = "site" in getattr(item, "fixturenames", ())
-            for reason, holds in {
-                **reasons,
-                unbuilt: needs_book and not (HTML / "index.html").is_file(),
-            }.items():
+            for reason, holds in {**reasons, unbuilt: needs_book and not (HTML / "index.html").is_file()}.items():
                 if holds:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -45,9 +39,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
     servers = []
 
     def start(folder: Path) -> str:
-        server = http.server.ThreadingHTTPServer(
-            (LOOPBACK, 0), functools.partial(_Quiet, directory=str(folder))
-        )
+        server = http.server.ThreadingHTTPServer((LOOPBACK, 0), functools.partial(_Quiet, directory=str(folder)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://{LOOPBACK}:{server.server_port}"
@@ -61,12 +53,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Without these flags Chromium itself asks hosts outside, which has nothing to do with the page.
-    quiet = [
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
+    quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet + root)

@@ -195,9 +195,7 @@ def clipped_cells(page: Page) -> list[str]:
 
 def figures_without_words(page: Page) -> Iterator[str]:
     """Figures whose alt text is missing, a path or a word or two."""
-    for alt in page.evaluate(
-        "() => [...document.querySelectorAll('article img')].map(i => i.getAttribute('alt'))"
-    ):
+    for alt in page.evaluate("() => [...document.querySelectorAll('article img')].map(i => i.getAttribute('alt'))"):
         if not alt or len(alt.split()) < 4 or re.search(r"_images|\.(png|jpe?g|svg|gif)\b", alt):
             yield f"a figure is described by {alt!r}"
 

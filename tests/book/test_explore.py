@@ -118,14 +118,7 @@ def drift(state):
     whole = reverse.drift(WALK, roll.eps(WALK), x_t, t)[0]
     a = torch.expm1(-torch.log1p(-WALK.betas[t]) / 2) * x_t[0]
     guess = roll.denoise(WALK, x_t, t)[0]
-    parts = {
-        "aX": a[0],
-        "aY": a[1],
-        "bX": (whole - a)[0],
-        "bY": (whole - a)[1],
-        "dX": whole[0],
-        "dY": whole[1],
-    }
+    parts = {"aX": a[0], "aY": a[1], "bX": (whole - a)[0], "bY": (whole - a)[1], "dX": whole[0], "dY": whole[1]}
     return {**parts, "noise": WALK.posterior_variances[t].sqrt(), "guess": guess, "x": x_t[0]}
 
 
@@ -178,11 +171,7 @@ def guidance(state):
     values = {}
     for name, x in stills.guided_samples(state["w"]).items():
         spread = (x - x.mean(0)).square().sum(1).mean().sqrt()
-        values |= {
-            f"{name.lower()}Width": spread,
-            f"{name.lower()}Centre": x[:, 0].mean(),
-            f"made.{name.lower()}": x,
-        }
+        values |= {f"{name.lower()}Width": spread, f"{name.lower()}Centre": x[:, 0].mean(), f"made.{name.lower()}": x}
     return values
 
 
@@ -247,9 +236,7 @@ def holds(page: Page, name: str) -> dict:
 def test_it_starts_from_its_state(name, figures, open_page):
     page, log = open_page(f"{figures}/{name}.html", keep=True)
     state = holds(page, name)
-    wanted = json.loads(
-        json.dumps({k: p.default for k, p in inspect.signature(STILLS[name]).parameters.items()})
-    )
+    wanted = json.loads(json.dumps({k: p.default for k, p in inspect.signature(STILLS[name]).parameters.items()}))
     assert {key: state[key] for key in wanted} == wanted
     assert not log.problems, log.problems
 
@@ -487,8 +474,7 @@ def test_colours_stand_out_from_the_ground(scheme, figures, open_page):
         digits = shade[1:] if len(shade) == 7 else "".join(2 * c for c in shade[1:])
         share = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
         return float(
-            np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-            @ (0.2126, 0.7152, 0.0722)
+            np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
         )
 
     light = {name: luminance(shade) for name, shade in shades.items()}
@@ -536,9 +522,7 @@ def maths(serve, folder, browser):
     settle(page)
 
     def call(expression: str, **arguments):
-        plain = {
-            k: v.tolist() if isinstance(v, torch.Tensor | np.ndarray) else v for k, v in arguments.items()
-        }
+        plain = {k: v.tolist() if isinstance(v, torch.Tensor | np.ndarray) else v for k, v in arguments.items()}
         return page.evaluate(f"a => {{ const m = explore.maths; return {expression}; }}", plain)
 
     yield call
@@ -574,30 +558,21 @@ def test_schedules(made, maths):
         np.testing.assert_allclose(maths(f"{made}.{table}"), theirs, rtol=1e-12, err_msg=table)
     for table in ("snr", "logSnr"):  # infinite at index 0
         np.testing.assert_allclose(
-            maths(f"{made}.{table}.slice(1)"),
-            getattr(SCHEDULES[made], snake(table))[1:],
-            rtol=1e-12,
-            atol=1e-12,
+            maths(f"{made}.{table}.slice(1)"), getattr(SCHEDULES[made], snake(table))[1:], rtol=1e-12, atol=1e-12
         )
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace", "quadratic"])
 def test_timesteps(spacing, maths):
     for T, S in ((1000, 1), (1000, 7), (1000, 50), (1000, 999), (40, 40), (10, 4)):
-        assert maths("m.timesteps(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == schedule.timesteps(
-            T, S, spacing
-        )
+        assert maths("m.timesteps(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == schedule.timesteps(T, S, spacing)
         pairs = schedule.NoiseSchedule.constant(T, 0.1).pairs(S, spacing)
-        assert maths("m.pairs(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == [
-            list(pair) for pair in pairs
-        ]
+        assert maths("m.pairs(a.T, a.S, a.spacing)", T=T, S=S, spacing=spacing) == [list(pair) for pair in pairs]
 
 
 def test_random_numbers(maths):
     for seed in (0, 1, 2**31 + 5):
-        close(
-            maths("m.range(500, i => m.uniform(a.seed, i))", seed=seed), stills.uniform(seed, np.arange(500))
-        )
+        close(maths("m.range(500, i => m.uniform(a.seed, i))", seed=seed), stills.uniform(seed, np.arange(500)))
         close(maths("m.normals(a.seed, 300, 2)", seed=seed), stills.normals(seed, 300, 2))
     close(maths("m.sample(m.mixture2d(), 400, 9)"), stills.sample(data.mixture_2d(), 400, 9))
     close(maths("m.sample(m.mixture1d(), 400, 9)"), stills.sample(data.mixture_1d(), 400, 9))
@@ -651,9 +626,7 @@ def test_whole_paths(maths, generator):
             close(second, ddim.dpmpp_2m_sample(LINEAR, model, x_T, S, spacing=spacing), least=1.0)
     # DDPM's step from its own formulas is DDIM's at eta = 1, with the same noise
     fresh = "(x, i) => k => [0, 1].map(j => m.normal(3, (k * 5 + i) * 2 + j))"
-    noisy = maths(
-        f"a.x.map((x, i) => m.ddpmSample({of}, x, m.pairs(1000, 25), ({fresh})(x, i)).at(-1))", x=x_T
-    )
+    noisy = maths(f"a.x.map((x, i) => m.ddpmSample({of}, x, m.pairs(1000, 25), ({fresh})(x, i)).at(-1))", x=x_T)
     close(noisy, stills.counted_sample(LINEAR, model, x_T, 25, 1.0, "trailing", 3))
 
 
@@ -722,9 +695,7 @@ def test_on_a_line(maths, generator):
     close(maths("a.y.map(y => m.curvature(m.mixture1d(), y))", y=y.detach()), curve)
     grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)
     q, p = (torch.distributions.Normal(*row(*given)[0]) for given in ((0.3, 0.8), (-0.2, 1.3)))
-    ours = maths(
-        "m.kl(a.g.map(y => m.logNormal(y, 0.3, 0.64)), a.g.map(y => m.logNormal(y, -0.2, 1.69)), a.g)", g=grid
-    )
+    ours = maths("m.kl(a.g.map(y => m.logNormal(y, 0.3, 0.64)), a.g.map(y => m.logNormal(y, -0.2, 1.69)), a.g)", g=grid)
     assert ours == pytest.approx(float(torch.distributions.kl_divergence(q, p)), rel=1e-12)
 
 
@@ -733,9 +704,7 @@ def test_finite_data(maths, generator):
     x, few = torch.randn(9, 2, generator=generator, dtype=torch.float64), DataMixture(points)
     for t in (5, 100, 900):
         given = {"p": points, "x": x, "t": t}
-        shares = maths(
-            "a.x.map(x => m.responsibilities(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given
-        )
+        shares = maths("a.x.map(x => m.responsibilities(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given)
         close(shares, few.responsibilities(LINEAR, x, t))
         close(
             maths("a.x.map(x => m.denoise(m.dataMixture(a.p), m.linear(1000), x, a.t))", **given),

@@ -22,9 +22,7 @@ def parse(path: Path) -> BeautifulSoup:
 def dead_links(folder: Path) -> list[str]:
     """Links within a built site to a file or a place that it does not have."""
     pages = {path: parse(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
-    places = {
-        path: {e.get("id") or e.get("name") for e in soup.find_all(True)} for path, soup in pages.items()
-    }
+    places = {path: {e.get("id") or e.get("name") for e in soup.find_all(True)} for path, soup in pages.items()}
     problems = []
     for path, soup in pages.items():
         for element in soup.find_all(["a", "link", "img", "script", "source"]):
@@ -101,9 +99,7 @@ def test_requests_to_come_are_found(tmp_path):
     path = tmp_path / "a.html"
     path.write_text(page("<a href='https://x.org'></a><img src='a.png'><script src='/b.js'></script>"))
     assert requests_to_come(path) == []
-    path.write_text(
-        page("<script src='https://x.org/b.js'></script><link rel='stylesheet' href='//x.org/c.css'>")
-    )
+    path.write_text(page("<script src='https://x.org/b.js'></script><link rel='stylesheet' href='//x.org/c.css'>"))
     assert requests_to_come(path) == ["https://x.org/b.js", "//x.org/c.css"]
 
 

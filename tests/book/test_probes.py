@@ -95,10 +95,7 @@ def test_a_good_page_has_no_problem(show):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (
-            "<img alt='' src='https://example.org/a.png'>",
-            "a request leaves the page: https://example.org/a.png",
-        ),
+        ("<img alt='' src='https://example.org/a.png'>", "a request leaves the page: https://example.org/a.png"),
         ("<script>fetch('http://example.org/')</script>", "a request leaves the page"),
         ("<img alt='' src='missing.png'>", "404"),
         ("<script>console.error('oh')</script>", "the console says: oh"),
@@ -115,10 +112,7 @@ def test_bad_loading_is_found(show, body, said):
     ("body", "said"),
     [
         ("<span class='math'>\\(x\\)</span>", "a formula is not set"),
-        (
-            "<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>",
-            "cannot read",
-        ),
+        ("<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>", "cannot read"),
         (SET.replace(">x<", ">\\nosuch<"), "does not know a command"),
         ("<p>So $x_t = 1$ holds.</p>", "TeX in the text: '$x_t = 1$'"),
         ("<p>So \\(x\\) holds.</p>", "TeX in the text"),
@@ -152,11 +146,7 @@ def test_a_wide_page_is_found(show, body, machine, wide):
 
 @pytest.mark.parametrize(
     ("style", "cut"),
-    [
-        ("", True),
-        ("overflow: hidden; max-width: 100%", True),
-        ("overflow: auto; max-width: 100%", False),
-    ],
+    [("", True), ("overflow: hidden; max-width: 100%", True), ("overflow: auto; max-width: 100%", False)],
 )
 @pytest.mark.parametrize("around", ["", "overflow: hidden"])
 def test_cut_formulas_are_found(show, style, cut, around):

@@ -8,9 +8,7 @@ from site_map import HTML, PAGES, source
 pytestmark = pytest.mark.browser
 
 PLAYERS = [
-    name
-    for name in PAGES
-    if source(name).suffix == ".ipynb" and "anim-controls" in source(name).read_text("utf-8")
+    name for name in PAGES if source(name).suffix == ".ipynb" and "anim-controls" in source(name).read_text("utf-8")
 ]
 CHECKED = [name for name in PAGES if "/0" in name]
 SOLUTIONS = [name for name in PAGES if "<details>" in source(name).read_text("utf-8")]
@@ -110,9 +108,7 @@ def test_a_phone_finds_the_contents_and_the_search(site, open_page):
     assert len(search_boxes(page)) <= 1
     page.get_by_label("Toggle primary sidebar").filter(visible=True).first.click()
     link = (
-        page.locator(".bd-sidebar-primary, dialog")
-        .get_by_role("link", name="The forward process")
-        .filter(visible=True)
+        page.locator(".bd-sidebar-primary, dialog").get_by_role("link", name="The forward process").filter(visible=True)
     )
     link.first.click()
     page.wait_for_url("**/01-forward.html")

@@ -219,9 +219,7 @@ def figures_are_described(notebook: Notebook) -> Iterator[str]:
             if not _is_figure(output):
                 continue
             page = "".join(output["data"].get("text/html", ""))
-            described = (
-                re.findall(r"<img\b[^>]*?\balt=\"([^\"]*)\"", page) if "<img" in page else [alt_text(cell)]
-            )
+            described = re.findall(r"<img\b[^>]*?\balt=\"([^\"]*)\"", page) if "<img" in page else [alt_text(cell)]
             if len(described) < page.count("<img"):
                 yield f"cell {i}: a picture in the HTML has no alt"
             for alt in described:
@@ -275,9 +273,7 @@ def code_is_plain(notebook: Notebook) -> Iterator[str]:
     """No two statements packed into a tuple, and no comment behind a bracket that it would split."""
     for i, cell in cells(notebook, "code"):
         for line in source(cell).splitlines():
-            if re.search(r"[(\[{]\s+#|^\s*[)\]}]+\s+#", line) and not line.strip().endswith(
-                ("fmt: skip", "noqa")
-            ):
+            if re.search(r"[(\[{]\s+#|^\s*[)\]}]+\s+#", line) and not line.strip().endswith(("fmt: skip", "noqa")):
                 yield f"cell {i}: a comment goes above its statement: {line.strip()!r}"
         try:
             nodes = list(ast.walk(syntax_tree(cell)))
@@ -285,9 +281,7 @@ def code_is_plain(notebook: Notebook) -> Iterator[str]:
             continue
         for node in nodes:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
-                packed = [
-                    v for v in node.value.elts if not isinstance(v, ast.Name | ast.Constant | ast.Attribute)
-                ]
+                packed = [v for v in node.value.elts if not isinstance(v, ast.Name | ast.Constant | ast.Attribute)]
                 if any(isinstance(target, ast.Tuple) for target in node.targets) and packed:
                     yield f"cell {i}: several statements in one line: {ast.unparse(node)!r}"
 
@@ -320,17 +314,13 @@ def _globals(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.If | ast.With | ast.Try | ast.While):
             for item in getattr(node, "items", []):
                 if item.optional_vars is not None:
-                    yield from (
-                        (n.id, "loop") for n in ast.walk(item.optional_vars) if isinstance(n, ast.Name)
-                    )
+                    yield from ((n.id, "loop") for n in ast.walk(item.optional_vars) if isinstance(n, ast.Name))
             yield from _globals(node.body)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
                 yield from (
-                    (n.id, "=")
-                    for n in ast.walk(target)
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                    (n.id, "=") for n in ast.walk(target) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
                 )
 
 
@@ -381,10 +371,7 @@ def markdown_is_portable(notebook: Notebook) -> Iterator[str]:
         for name, pattern in NOT_PORTABLE.items():
             if found := re.search(pattern, readings.get(name, text), re.MULTILINE):
                 yield f"cell {i}: not portable: {name}: {found[0]!r}"
-        yield from (
-            f"cell {i}: {problem}"
-            for problem in (*_display_maths(text), *_table_maths(text), *_details(text))
-        )
+        yield from (f"cell {i}: {problem}" for problem in (*_display_maths(text), *_table_maths(text), *_details(text)))
 
 
 def _display_maths(text: str) -> Iterator[str]:

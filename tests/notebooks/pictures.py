@@ -46,9 +46,7 @@ def difference(saved: bytes, drawn: bytes) -> tuple[str, bytes] | None:
     """None where both pictures are the same figure, else what differs, in words and as a picture (PNG)."""
     one, two = (Image.open(io.BytesIO(png)) for png in (saved, drawn))
     dots = one.info.get("dpi", (140, 140))[0] / 72  # pixels per point
-    same = one.info.get("Software") == two.info.get(
-        "Software"
-    )  # "Matplotlib version3.11.2, https://matplotlib.org/"
+    same = one.info.get("Software") == two.info.get("Software")  # "Matplotlib version3.11.2, https://matplotlib.org/"
     reach, speck = round(REACH_SAME if same else REACH_OTHER * dots), 0 if same else SPECK * dots**2
     if max(abs(m - n) for m, n in zip(one.size, two.size, strict=True)) > reach:
         return f"its size is {two.size}, the saved one's {one.size}", drawn

@@ -98,9 +98,7 @@ def test_labelled_equations_stand_in_notebooks_only():
     found = [
         (path.name, label)
         for path in PAGES
-        for label, _ in ledger.labelled_equations(
-            {"cell_type": "markdown", "source": path.read_text("utf-8")}
-        )
+        for label, _ in ledger.labelled_equations({"cell_type": "markdown", "source": path.read_text("utf-8")})
         if not label.startswith("def-")
     ]
     assert not found

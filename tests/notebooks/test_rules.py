@@ -13,9 +13,7 @@ from diffnotes.book import ledger
 ALT = "A red and a blue bell curve that merge into one."
 PLAYER = f'<img alt="{ALT}" src="data:image/png;base64,iVBORw0KGgo\\\nAAA="><script>play("//local")</script>'
 
-PART_TEXT = (
-    "## A part\n\nBy [the step](#fwd-step):\n\n$$\n\\begin{aligned} a &= b \\\\ c &< d \\end{aligned}\n$$"
-)
+PART_TEXT = "## A part\n\nBy [the step](#fwd-step):\n\n$$\n\\begin{aligned} a &= b \\\\ c &< d \\end{aligned}\n$$"
 EXERCISE_TEXT = (
     "### Exercise\n\n<details><summary>Solution</summary>\n\nIt is $1<2>0$.\n\n</details>\n\n> **Note.** Yes."
 )
@@ -203,9 +201,7 @@ def test_a_good_notebook_passes(rule):
     assert rule.__name__ in {name for name, _, _ in BAD}, "no bad notebook for this rule"
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "said"), BAD, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(BAD)]
-)
+@pytest.mark.parametrize(("name", "change", "said"), BAD, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(BAD)])
 def test_a_bad_notebook_is_caught(name, change, said):
     notebook = good()
     change(notebook)
@@ -221,9 +217,7 @@ def test_rules_change_nothing():
     assert notebook == before
 
 
-@pytest.mark.parametrize(
-    "word", ["generalisation", "size", "coloured", "denoised", "`color`", "$color$", "horizon"]
-)
+@pytest.mark.parametrize("word", ["generalisation", "size", "coloured", "denoised", "`color`", "$color$", "horizon"])
 def test_british_words_and_code_are_let_be(word):
     assert hygiene.american(f"The {word} of it, see [it](color.md).") == []
 
@@ -237,9 +231,7 @@ def read(tmp_path: Path, *cells: hygiene.Cell, name: str = "01-a") -> ledger.Led
     return ledger.read([path])
 
 
-EQUATION = markdown(
-    "# T\n\n$$\nx = y\n$$ (fwd-step)\n\n$$z$$ (def-z)\n\n`$$a$$ (fwd-not)`\n\n$$b$$\n\n$$(c)$$", "a"
-)
+EQUATION = markdown("# T\n\n$$\nx = y\n$$ (fwd-step)\n\n$$z$$ (def-z)\n\n`$$a$$ (fwd-not)`\n\n$$b$$\n\n$$(c)$$", "a")
 HOLDS = stream("✓ (fwd-step) holds to 1e-10 · exact\n")
 
 
@@ -265,9 +257,7 @@ def test_the_ledger_of_a_good_notebook(tmp_path):
     ]
     assert [(c.slip, c.cell) for c in step.slips] == [("no root", 4)]
     table = ledger.table(book)
-    assert table.startswith(
-        "**1 equations, 2 checks**: 0 symbolic, 1 exact, 1 Monte Carlo. **1 planted slips**"
-    )
+    assert table.startswith("**1 equations, 2 checks**: 0 symbolic, 1 exact, 1 Monte Carlo. **1 planted slips**")
     assert table.endswith(
         "| [fwd-step](#fwd-step) | $\\displaystyle x = y$"
         "<br>**exact**, to 1e-12 of the largest element: two roundings"

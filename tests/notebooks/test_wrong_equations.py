@@ -39,10 +39,7 @@ def test_a_wrong_equation_is_noticed(name):
     """In a process of its own, which forks: the notebook runs up to the last cell on the list."""
     path = ROOT / "book" / f"{name}.ipynb"
     ran = subprocess.run(
-        [sys.executable, "-c", TRY, str(path), json.dumps(BY_NOTEBOOK[name])],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", TRY, str(path), json.dumps(BY_NOTEBOOK[name])], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout.splitlines()[-1]) == []

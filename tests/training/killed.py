@@ -87,9 +87,7 @@ def at_random_moments(folder: Path, kills: int = 20) -> dict[str, Any]:
         before = list_checkpoints(place)
         pid = fork(lambda place=place: train(place))
         time.sleep(chance.uniform(0, life))
-        os.kill(
-            pid, signal.SIGKILL
-        )  # a child that has finished is a zombie: it takes the signal and stays finished
+        os.kill(pid, signal.SIGKILL)  # a child that has finished is a zombie: it takes the signal and stays finished
         if wait(pid):
             runs += 1
             if sums(place) != expected:

@@ -95,9 +95,7 @@ def together(folder: Path) -> None:
         found["seeds"].append(torch.initial_seed())
     found["samples"], found["likelihood"] = samples(), likelihood()
     found["weights"] = fit(SCHEDULE, network(), data(), CONFIG, folder=folder / "two").model.state_dict()
-    found["resumed"] = fit(
-        SCHEDULE, network(), data(), CONFIG, folder=folder / "one first"
-    ).model.state_dict()
+    found["resumed"] = fit(SCHEDULE, network(), data(), CONFIG, folder=folder / "one first").model.state_dict()
     found["bad batch"] = refused(lambda: gradient(batch=9))
     found["bad loss"] = refused(lambda: Trainer(SCHEDULE, network(), OneBad(), CONFIG).step())
     found["at odds"] = refused(lambda: distributed.agree("the rank", distributed.rank()))

@@ -97,24 +97,13 @@ def test_what_looks_on_changes_no_bit(tmp_path):
         f"step-{step:08d}.png" for step in (100, 120)
     ]
     with Image.open(tmp_path / "run/samples/step-00000120.png") as image:
-        assert (image.size, image.mode) == (
-            (3 * 8 + 2 * 2, 8 * 8 + 7 * 2),
-            "L",
-        )  # a column a class, eight rows
+        assert (image.size, image.mode) == ((3 * 8 + 2 * 2, 8 * 8 + 7 * 2), "L")  # a column a class, eight rows
 
 
 def test_options_take_the_place_of_the_presets(tmp_path):
     words = "--steps 8 --seed 3 --batch 6 --accumulate 2 --warmup 1 --save-every 5 --bf16"
     settings = load_model(train(tmp_path, *words.split())).provenance["settings"]
-    expected = {
-        "steps": 8,
-        "seed": 3,
-        "batch": 6,
-        "accumulate": 2,
-        "warmup": 1,
-        "save_every": 5,
-        "bf16": True,
-    }
+    expected = {"steps": 8, "seed": 3, "batch": 6, "accumulate": 2, "warmup": 1, "save_every": 5, "bf16": True}
     assert {name: settings[name] for name in expected} == expected
     assert settings["label_drop"] == 0.1
     assert load_model(train(tmp_path, *words.split(), "--no-bf16")).provenance["settings"]["bf16"] is False
@@ -133,10 +122,7 @@ def test_the_presets_for_images_fit_together(name, monkeypatch):
         assert data.flip == (name == "cifar10-gpu")
     with torch.device("meta"):
         net = preset.network()
-        assert net(torch.zeros(2, *preset.shape), torch.ones(2, dtype=torch.int64)).shape == (
-            2,
-            *preset.shape,
-        )
+        assert net(torch.zeros(2, *preset.shape), torch.ones(2, dtype=torch.int64)).shape == (2, *preset.shape)
     assert (net.T, net.classes) == (preset.schedule.T, 10)
     assert preset.config.label_drop == 0.1
 
@@ -215,9 +201,7 @@ def test_every_byte_comes_back():
 def test_what_is_no_picture(no_shape_checks):
     with pytest.raises(ValueError, match=r"1 or 3 channels, .* got shape \(4, 2, 8, 8\) and 2 columns"):
         png(torch.zeros(4, 2, 8, 8), 2)
-    with pytest.raises(
-        ValueError, match=r"columns must be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"
-    ):
+    with pytest.raises(ValueError, match=r"columns must be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"):
         png(torch.zeros(4, 1, 8, 8), 0)
     for shape in ((8, 8), (2, 8, 8)):
         with pytest.raises(ValueError, match=r"shape must be \(1 or 3, height, width\), got"):
@@ -290,9 +274,7 @@ def test_points_are_sampled_into_numbers_only(tmp_path):
     words = ["sample", "swiss_roll", "--device", "cpu", "--count", "10", "--steps", "10", "--out"]
     cli.main([*words, str(tmp_path / "a.npz")])
     assert np.load(tmp_path / "a.npz")["x"].shape == (10, 2)
-    assert "out must be an .npz file: samples of shape (2,) are not images" in refused(
-        *words, tmp_path / "a.png"
-    )
+    assert "out must be an .npz file: samples of shape (2,) are not images" in refused(*words, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -316,10 +298,7 @@ def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (
-            {"schedule": NoiseSchedule.linear(T=40)},
-            "model must be made for the schedule's T = 40, got one for T = 50",
-        ),
+        ({"schedule": NoiseSchedule.linear(T=40)}, "model must be made for the schedule's T = 40, got one for T = 50"),
         ({"n": 0}, "n and batch must be at least 1, got 0 and 50"),
         ({"batch": 0}, "n and batch must be at least 1, got 3 and 0"),
         ({"eta": math.nan}, "eta must lie in"),
@@ -348,9 +327,7 @@ def test_evaluate_prints_one_object_of_json(weights, capsys):
 
     whole, some = report(), report("--every", "7", "--count", "12", "--conditional")
     assert (whole["images"], some["images"], some["conditional"]) == (20, 12, True)
-    assert whole["bits_per_dim"] == pytest.approx(
-        sum(whole[name] for name in ("L_T", "L_t", "L_0")), abs=1e-5
-    )
+    assert whole["bits_per_dim"] == pytest.approx(sum(whole[name] for name in ("L_T", "L_t", "L_0")), abs=1e-5)
     assert whole["stderr"] > 0
 
 
@@ -450,9 +427,7 @@ def test_terms_left_out_are_stood_for_exactly_on_average(monkeypatch):
 def test_the_standard_error_counts_batches():
     x = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert run._stderr(x, 1) == pytest.approx(float(x.std()) / 10)
-    assert run._stderr(x.repeat_interleave(3), 3) == pytest.approx(
-        float(x.std()) / 10
-    )  # copies tell nothing new
+    assert run._stderr(x.repeat_interleave(3), 3) == pytest.approx(float(x.std()) / 10)  # copies tell nothing new
 
 
 @pytest.mark.parametrize(
@@ -588,15 +563,11 @@ def test_without_a_compiler_it_is_one_line(tmp_path, monkeypatch):
         __module__ = "torch._inductor.exc"
 
     def fail(*how):
-        raise InductorError(
-            "InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for"
-        )
+        raise InductorError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for")
 
     monkeypatch.setattr(cli.run.Trainer, "step", fail)
     said = refused("train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu")
-    assert said.endswith(
-        "--compile needs a working C++ compiler: InvalidCxxCompiler: No working C++ compiler found"
-    )
+    assert said.endswith("--compile needs a working C++ compiler: InvalidCxxCompiler: No working C++ compiler found")
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -604,17 +575,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", no_space)
-    words = [
-        "train",
-        "--preset",
-        "quick",
-        "--device",
-        "cpu",
-        "--steps",
-        "12",
-        "--out",
-        tmp_path / "a.safetensors",
-    ]
+    words = ["train", "--preset", "quick", "--device", "cpu", "--steps", "12", "--out", tmp_path / "a.safetensors"]
     said = refused(*words, "--folder", tmp_path / "run")
     assert "the checkpoint could not be written (No space left on device); earlier ones are intact" in said
     assert "weights could not be written (No space left on device)" in refused(*words)
@@ -640,15 +601,7 @@ def test_pictures_need_a_folder_and_images(tmp_path):
 def test_a_corrupt_file_of_data_is_one_line_on_stderr_and_status_1(tmp_path):
     """As a user sees it: a process of its own, the real preset, a file that was damaged on its way."""
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not what it should be")
-    words = [
-        "train",
-        "--preset",
-        "fashion-cpu",
-        "--data",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "a.safetensors"),
-    ]
+    words = ["train", "--preset", "fashion-cpu", "--data", str(tmp_path), "--out", str(tmp_path / "a.safetensors")]
     ended = subprocess.run([sys.executable, "-m", "diffnotes", *words], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.count("\n") == 1

@@ -104,9 +104,7 @@ def test_one_process_goes_on_where_two_stopped(found, tmp_path):
     older = list_checkpoints(found[1] / "two")[0]
     assert older.name == "step-00000008"
     older.rename(tmp_path / "run" / older.name)
-    resumed = fit(
-        several.SCHEDULE, several.network(), several.data(), several.CONFIG, folder=tmp_path / "run"
-    )
+    resumed = fit(several.SCHEDULE, several.network(), several.data(), several.CONFIG, folder=tmp_path / "run")
     for name, value in resumed.model.state_dict().items():
         torch.testing.assert_close(value, found[0][0]["weights"][name], rtol=0, atol=1e-10)
 
@@ -121,9 +119,7 @@ def test_dropout_differs_between_processes_and_not_between_runs(found):
 
 def test_what_does_not_fit_is_refused_by_all(found):
     for process in found[0]:
-        assert process["bad batch"] == (
-            "batch must be divisible into 1 part(s) for each of 2 processes, got 9"
-        )
+        assert process["bad batch"] == ("batch must be divisible into 1 part(s) for each of 2 processes, got 9")
         assert "the loss must be finite, got nan at step 1 of 10" in process["bad loss"]
         assert process["at odds"] == "the rank must be the same in all 2 processes, got 0 and 1"
 

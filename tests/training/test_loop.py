@@ -108,13 +108,7 @@ def test_the_rate_rises_and_falls():
 def test_the_optimiser_gets_these_rates():
     seen = []
     config = quick()
-    fit(
-        SCHEDULE,
-        small(),
-        points,
-        config,
-        callbacks=[lambda r: seen.append(r.optimiser.param_groups[0]["lr"])],
-    )
+    fit(SCHEDULE, small(), points, config, callbacks=[lambda r: seen.append(r.optimiser.param_groups[0]["lr"])])
     assert seen == [learning_rate(config, step) for step in range(config.steps)]
 
 
@@ -266,9 +260,7 @@ def test_flips_mirror_half_of_the_images_and_follow_from_the_step():
         assert abs(int(mirrored.sum()) - 200) < 4 * 10  # a binomial: standard deviation sqrt(400) / 2
         assert torch.equal(flipped, data.batch(step, 400, 0)[0])
     assert not torch.equal(data.batch(0, 400, 0)[0], data.batch(0, 400, 1)[0])
-    with pytest.raises(
-        ValueError, match=r"flip must be False unless x holds images, got x of shape \(5, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"flip must be False unless x holds images, got x of shape \(5, 2\)"):
         Shuffled(torch.zeros(5, 2), flip=True)
 
 
@@ -352,14 +344,7 @@ def test_a_run_by_way_of_copies_has_the_same_bits(monkeypatch):
 def test_every_kind_of_data_trains():
     x, y = torch.randn(40, 2), torch.randint(0, 3, (40,))
     mixture = ring(8)
-    for data in (
-        x,
-        (x, y),
-        points,
-        mixture.sample,
-        lambda n, g: (points(n, g), torch.zeros(n).long()),
-        Shuffled(x),
-    ):
+    for data in (x, (x, y), points, mixture.sample, lambda n, g: (points(n, g), torch.zeros(n).long()), Shuffled(x)):
         net = small(classes=3)
         losses = fit(SCHEDULE, net, data, quick()).losses
         assert losses.shape == (12,)
@@ -373,11 +358,7 @@ def test_the_average_is_the_one_computed_by_hand():
     seen = []
     config = quick(steps=30, ema=0.7)
     trained = fit(
-        SCHEDULE,
-        small(),
-        points,
-        config,
-        callbacks=[lambda r: seen.append(r.model.hidden[0].weight.detach().clone())],
+        SCHEDULE, small(), points, config, callbacks=[lambda r: seen.append(r.model.hidden[0].weight.detach().clone())]
     )
     average = seen[0].double()
     for k in range(1, 30):
@@ -407,9 +388,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(dtype, bound, parts)
 
 def test_accumulation_reports_the_loss_of_the_whole_batch():
     losses = [fit(SCHEDULE, small(), points, quick(accumulate=a)).losses[0] for a in (1, 4)]
-    torch.testing.assert_close(
-        losses[0], losses[1], rtol=1e-6, atol=0
-    )  # a mean of 64 numbers in another order
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)  # a mean of 64 numbers in another order
 
 
 def test_clipping_shortens_long_gradients_and_no_others():
@@ -421,17 +400,13 @@ def test_clipping_shortens_long_gradients_and_no_others():
 
     free = gradient(None)
     length = float(free.norm())
-    torch.testing.assert_close(
-        gradient(length / 2), free / 2, rtol=1e-5, atol=1e-7
-    )  # torch adds 1e-6 to the length
+    torch.testing.assert_close(gradient(length / 2), free / 2, rtol=1e-5, atol=1e-7)  # torch adds 1e-6 to the length
     assert torch.equal(gradient(2 * length), free)
 
 
 def test_labels_are_dropped_at_the_asked_rate():
     y = torch.arange(3).repeat(1000)
-    trainer = Trainer(
-        SCHEDULE, small(classes=3), (torch.zeros(3000, 2), y), quick(batch=3000, label_drop=0.2)
-    )
+    trainer = Trainer(SCHEDULE, small(classes=3), (torch.zeros(3000, 2), y), quick(batch=3000, label_drop=0.2))
     dropped = trainer._draw(0)[3]
     # a binomial share: standard error sqrt(0.2 * 0.8 / 3000) = 0.0073
     assert abs(float((dropped == 3).double().mean()) - 0.2) < 4 * 0.0073
@@ -667,12 +642,8 @@ def test_the_newest_is_the_one_of_the_highest_step(tmp_path):
         trainer.step()
         trainer.save(tmp_path)
     for path in list_checkpoints(tmp_path):
-        path.rename(
-            tmp_path / f"step-{int(path.name[5:])}"
-        )  # without the zeros "step-9" sorts after "step-11"
-    for path in reversed(
-        list_checkpoints(tmp_path)
-    ):  # a copy in another order, so the oldest has the newest date
+        path.rename(tmp_path / f"step-{int(path.name[5:])}")  # without the zeros "step-9" sorts after "step-11"
+    for path in reversed(list_checkpoints(tmp_path)):  # a copy in another order, so the oldest has the newest date
         shutil.copytree(path, path.with_name("passing"))
         shutil.rmtree(path)
         path.with_name("passing").rename(path)
@@ -758,9 +729,7 @@ def test_a_refused_checkpoint_leaves_the_trainer_as_it_was(two):
 def test_where_all_are_damaged_nothing_is_overwritten(two):
     for path in list_checkpoints(two):
         truncate(path / "weights.safetensors")
-    with pytest.raises(
-        ValueError, match=r"no checkpoint in .* can be used: .*step-00000010.*; .*step-00000005"
-    ):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be used: .*step-00000010.*; .*step-00000005"):
         fit(SCHEDULE, small(), points, quick(save_every=5), folder=two)
     assert len(list_checkpoints(two)) == 2
 
@@ -787,9 +756,7 @@ def test_a_foreign_checkpoint_on_top_is_passed_over(two):
     for _ in range(11):
         foreign.step()
     foreign.save(two)
-    with pytest.warns(
-        UserWarning, match="passed over a checkpoint: .*step-00000011 is of another architecture"
-    ):
+    with pytest.warns(UserWarning, match="passed over a checkpoint: .*step-00000011 is of another architecture"):
         resumed = fit(SCHEDULE, small(), points, quick(save_every=5), folder=two)
     assert same(resumed.model, fit(SCHEDULE, small(), points, quick()).model)
 
@@ -835,12 +802,7 @@ def test_a_checkpoint_can_be_loaded_as_a_model(two):
 def test_only_own_leftovers_are_cleared(tmp_path):
     own = [".tmp-step-00000007", ".old-step-00000001"]  # there is a newer checkpoint of step 1
     only = ".old-step-00000003"  # there is none of step 3: this one counts
-    others = [
-        "._.tmp-step-00000002",
-        ".tmp-step-00000002",
-        ".old-step-00000002",
-        ".notes-step-by-step/thesis",
-    ]
+    others = ["._.tmp-step-00000002", ".tmp-step-00000002", ".old-step-00000002", ".notes-step-by-step/thesis"]
     write_checkpoint(tmp_path, 1, {"state.json": b"{}"}, keep=9)
     for name in (*own, only):
         shutil.copytree(tmp_path / "step-00000001", tmp_path / name)
@@ -933,9 +895,7 @@ def test_so_is_a_disk_that_fails_at_the_last_moment(call, two, monkeypatch):
     assert sorted(path.name for path in two.iterdir()) == ["step-00000005", "step-00000010"]
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="needs /dev/full, Linux's disk that is always full"
-)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, Linux's disk that is always full")
 def test_a_disk_that_is_really_full(two, monkeypatch):
     def full(path, mode):
         return Path("/dev/full").open(mode)
@@ -982,10 +942,7 @@ def test_killed_at_every_moment_of_a_write_there_is_a_sound_checkpoint(tmp_path)
 
 @pytest.mark.parametrize(
     "net",
-    [
-        lambda: small(classes=2),
-        lambda: UNet(channels=3, T=50, width=8, multipliers=(1, 2), classes=4, dropout=0.1),
-    ],
+    [lambda: small(classes=2), lambda: UNet(channels=3, T=50, width=8, multipliers=(1, 2), classes=4, dropout=0.1)],
 )
 def test_a_saved_model_comes_back(net, tmp_path):
     net, path = net(), tmp_path / "net.safetensors"
@@ -1030,9 +987,7 @@ class NoFloat64(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if any(
-            isinstance(x, torch.Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)
-        ):
+        if any(isinstance(x, torch.Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)):
             raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
         return out
 
@@ -1148,9 +1103,7 @@ def test_a_small_mlp_comes_within_one_per_cent_of_the_floor(generator):
     (above, error), (difference, spread) = excess(
         schedule, net, data, data.sample(100_000, generator).float(), generator
     )
-    print(
-        f"above the floor: {above:.3%} +- {error:.3%}; as a difference of losses: {difference:.3%} +- {spread:.3%}"
-    )
+    print(f"above the floor: {above:.3%} +- {error:.3%}; as a difference of losses: {difference:.3%} +- {spread:.3%}")
     assert above + 3 * error < 0.01
     assert abs(difference - above) < 4 * spread  # two estimates of one number
     assert difference > -3 * spread  # nothing goes under the floor
@@ -1177,16 +1130,7 @@ def test_the_swiss_roll_that_is_shipped(generator):
 
 
 def test_the_command_line_trains_and_resumes(tmp_path, capsys):
-    command = [
-        "train",
-        "--preset",
-        "swiss-roll",
-        "--steps",
-        "120",
-        "--folder",
-        str(tmp_path / "run"),
-        "--out",
-    ]
+    command = ["train", "--preset", "swiss-roll", "--steps", "120", "--folder", str(tmp_path / "run"), "--out"]
     cli.main([*command, str(tmp_path / "one.safetensors"), "--device", "cpu"])
     assert "one.safetensors: loss 0." in capsys.readouterr().out
     cli.main([*command, str(tmp_path / "two.safetensors"), "--device", "cpu"])  # which has nothing left to do

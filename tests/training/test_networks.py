@@ -213,9 +213,7 @@ def test_the_default_unet_has_the_size_meant_for_small_images():
     with torch.device("meta"):
         net = UNet(channels=1, T=1000, classes=10)
     assert 1e6 < sum(weights.numel() for weights in net.parameters()) < 3e6
-    assert net(
-        torch.zeros(2, 1, 28, 28, device="meta"), torch.ones(2, dtype=torch.long, device="meta")
-    ).is_meta
+    assert net(torch.zeros(2, 1, 28, 28, device="meta"), torch.ones(2, dtype=torch.long, device="meta")).is_meta
 
 
 def test_attention_is_softmax_of_scaled_products_in_every_head():
@@ -223,9 +221,7 @@ def test_attention_is_softmax_of_scaled_products_in_every_head():
     assert layer.heads == 2
     x = torch.randn(3, 128, 2, 5, dtype=torch.float64)
     tokens = layer.norm(x).permute(0, 2, 3, 1).reshape(3, 10, 128)
-    q, k, v = (
-        tokens @ w.T + b for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True)
-    )
+    q, k, v = (tokens @ w.T + b for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True))
     out = torch.empty(3, 10, 128, dtype=torch.float64)
     for h in range(2):
         c = slice(64 * h, 64 * (h + 1))
@@ -275,9 +271,7 @@ def test_on_a_fake_accelerator(case, device):
 
 def test_a_stray_cpu_tensor_is_caught_on_the_fake_gpu(case, monkeypatch):
     make, event = case
-    monkeypatch.setattr(
-        nets, "time_embedding", lambda t, T, width, dtype: torch.zeros(len(t), width, device="cpu")
-    )
+    monkeypatch.setattr(nets, "time_embedding", lambda t, T, width, dtype: torch.zeros(len(t), width, device="cpu"))
     with FakeTensorMode():
         net = fake(make, "cuda")
         with pytest.raises(RuntimeError, match="device"):
@@ -329,9 +323,7 @@ for net, event in (MLP(2, 100, width=16, classes=3), (2,)), (UNet(1, 100, 8, (1,
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler"
-)
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_equals_eager():
     """In a process of its own, because the checks of the annotations that the tests install cannot be compiled."""
     run = subprocess.run([sys.executable, "-c", COMPARE], capture_output=True, text=True)
@@ -342,9 +334,7 @@ def test_compiled_equals_eager():
     assert max(differences) < 6e-13
 
 
-@pytest.mark.parametrize(
-    "t", [0, -3, T + 1, torch.tensor([1, 0]), torch.tensor([T + 1, 1]), 5.0, True, math.nan]
-)
+@pytest.mark.parametrize("t", [0, -3, T + 1, torch.tensor([1, 0]), torch.tensor([T + 1, 1]), 5.0, True, math.nan])
 def test_a_time_that_the_network_does_not_know_is_refused(case, t, no_shape_checks):
     make, event = case
     with pytest.raises(ValueError, match=rf"t must (lie in 1\.\.{T}, got|be a whole number)"):
@@ -371,12 +361,7 @@ def test_wrong_kinds_are_refused_by_name(case, no_shape_checks):
     for wrong in (y.float(), y.bool(), y.numpy(), 1):
         with pytest.raises(ValueError, match="y must"):
             net(x, 1, wrong)
-    for name, wrong in (
-        ("probability", math.nan),
-        ("probability", 1.5),
-        ("no_label", math.nan),
-        ("no_label", -1),
-    ):
+    for name, wrong in (("probability", math.nan), ("probability", 1.5), ("no_label", math.nan), ("no_label", -1)):
         with pytest.raises(ValueError, match=f"{name} must"):
             drop_labels(**{"y": y, "probability": 0.1, "no_label": 3, name: wrong})
 
@@ -397,10 +382,7 @@ def test_sizes_that_are_not_whole_are_refused(value, no_shape_checks):
 
 
 def test_a_config_of_numpy_numbers_can_be_written(no_shape_checks):
-    nets_ = (
-        MLP(np.int64(2), np.int64(T), np.int32(8)),
-        small_unet(T=np.int64(T), multipliers=np.array([1, 2])),
-    )
+    nets_ = (MLP(np.int64(2), np.int64(T), np.int32(8)), small_unet(T=np.int64(T), multipliers=np.array([1, 2])))
     for net in nets_:
         assert type(net)(**json.loads(json.dumps(net.config))).config == net.config
 
