@@ -116,7 +116,7 @@ def children(node: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
             continue
         for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             settings = isinstance(child, ast.keyword) and child.arg in SETTINGS
-            label = check_call(node) and key == "args" and i == 0
+            label = check_call(node) and key == "args" and i not in (1, 2)  # and a tolerance behind the sides
             axis = name in ALONG and isinstance(child, ast.Constant)
             sized = key == "args" and (name in SIZED or axis)
             if isinstance(child, ast.AST) and not (settings or label or sized):
@@ -444,7 +444,7 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
     found = found[:: -(-len(found) // MOST)] if found else []
     tried(found, state, lines, 20 + 10 * seconds, jobs)
     reaches = {line: [reach(tree, side) for side in sides(site)] for line, site in places.items()}
-    counts = {line: [0, 0] for line in lines}
+    counts = {line: [0, 0, 0] for line in lines}  # tried on one side, noticed; noticed where it feeds both
     by_label = {label(site): [0, 0] for site in places.values()}
     survivors, moved = [], 0
     for mutant in found:
@@ -456,6 +456,7 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
                 feeds = [bool(mutant.given & names) for names in reaches[line]]
             if all(feeds):
                 passed_both |= line not in mutant.failed
+                counts[line][2] += line in mutant.failed
             elif any(feeds):
                 counts[line][0] += 1
                 counts[line][1] += line in mutant.failed
@@ -479,7 +480,13 @@ def judged(tree: ast.Module, places: dict[int, ast.Call], state: dict[str, Any],
         "moved": moved,
         "labels": by_label,
         "sites": [
-            {"label": label(places[n]), "kind": called(places[n]), "tried": counts[n][0], "killed": counts[n][1]}
+            {
+                "label": label(places[n]),
+                "kind": called(places[n]),
+                "tried": counts[n][0],
+                "killed": counts[n][1],
+                "both": counts[n][2],
+            }
             for n in sorted(lines)
         ],
         "survivors": survivors,
@@ -544,7 +551,7 @@ def summary(results: dict[str, Any]) -> str:
             holes = {label for s in cell["survivors"] if s in alive for label in s["labels"]}
             for site in cell["sites"]:
                 whole = site["tried"] == site["killed"] or site["label"] not in holes
-                strong[site["label"]] |= site["tried"] > 0 and whole
+                strong[site["label"]] |= site["tried"] + site.get("both", 0) > 0 and whole
         rest += [f"{name}: no strong check of {label}" for label, fine in sorted(strong.items()) if not fine]
         if share < 99:
             rest.append(f"{name}: {share:.1f}% are noticed, of 99% at least")
