@@ -158,7 +158,12 @@ def table(found: dict[str, Any]) -> str:
 
 def quote(found: dict[str, Any]) -> str:
     """The sentence for the documents."""
-    quoted = ("DDIM jump / bare", "diffusers / DDIM jump", "diffusers, cheapest call / DDIM jump", "Trainer.step / bare")
+    quoted = (
+        "DDIM jump / bare",
+        "diffusers / DDIM jump",
+        "diffusers, cheapest call / DDIM jump",
+        "Trainer.step / bare",
+    )
     ratios = {row["what"]: f"{row['ratio']:.2f}" for row in reversed(found["rows"])}  # those of one thread come first
     ddim, peer, cheapest, train = (ratios[what] for what in quoted)
     return (
