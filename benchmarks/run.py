@@ -165,7 +165,7 @@ def quote(found: dict[str, Any]) -> str:
         "Trainer.step / bare",
     )
     ratios = {row["what"]: f"{row['ratio']:.2f}" for row in reversed(found["rows"])}  # those of one thread come first
-    ddim, peer, cheapest, train = (ratios[what] for what in told)
+    ddim, peer, cheapest, train = (ratios[what] for what in quoted)
     return (
         f"On one CPU thread a DDIM jump takes {ddim} times as long as its two bare operations, a step of diffusers' "
         f"scheduler {peer} times as long as our jump ({cheapest} in its cheapest call), and `Trainer.step` {train} "
