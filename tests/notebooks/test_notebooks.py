@@ -46,6 +46,12 @@ def test_the_file_is_written_as_nbformat_writes_it(path):
     assert path.read_text("utf-8") == nbformat.writes(nbformat.read(path, as_version=4)) + "\n"
 
 
+def test_a_figure_has_a_name_of_its_own():
+    figures = [c["metadata"].get("mystnb", {}).get("figure") for path in NOTEBOOKS for c in load(path)["cells"]]
+    names = [figure["name"] for figure in figures if figure]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_pages_are_spelt_the_british_way(path):
     if path.name == "bibliography.md":
