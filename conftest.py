@@ -13,19 +13,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and so do th
 FAILED = Path(__file__).parent / "_build" / "pictures"  # the saved one, the one drawn now, and where they differ
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, what belongs together runs in one worker; all other tests are dealt out one by one.
-
-    Together are the cells of a notebook, the tests of one page of the book, which share a browser's tab, and the other
-    tests of a module that needs a browser or several processes.
-    """
-    for item in items:
-        page = getattr(item, "callspec", None) and item.callspec.params.get("address")
-        whole = item.path.suffix == ".ipynb" or item.path.parent.name == "book" or "distributed" in item.path.name
-        if page or whole:
-            item.add_marker(pytest.mark.xdist_group(page or item.path.name))
-
-
 def pytest_collectstart(collector: pytest.Collector) -> None:
     """nbval compares outputs as text, and leaves out pictures. So those inside an HTML output are left out too."""
     if hasattr(collector, "sanitize_patterns"):  # a notebook
