@@ -375,19 +375,27 @@ def tried(found: list[Mutant], state: dict[str, Any], lines: set[int], seconds: 
         mutant.failed = set(json.loads(said)) if said.endswith("\n") else lines
 
 
-def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dict[str, Any]:
-    """Run a notebook, and the mutants of every cell with checks; what is known of unchanged cells is kept."""
+def cells_in_turn(path: Path) -> Iterator[tuple[dict[str, Any], str, ast.Module, dict[str, Any]]]:
+    """Each code cell of a notebook: the cell, its source, its tree and the state before it. Then it is run."""
     import matplotlib
 
     matplotlib.use("Agg")
     os.chdir(path.parent)
     state: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
-    results: dict[str, Any] = {}
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] != "code" or "%pip" in source:
             continue
         tree = syntax_tree(cell)
+        yield cell, source, tree, state
+        with contextlib.redirect_stdout(io.StringIO()):
+            run(tree, state)
+
+
+def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dict[str, Any]:
+    """Run a notebook, and the mutants of every cell with checks; what is known of unchanged cells is kept."""
+    results: dict[str, Any] = {}
+    for cell, source, tree, state in cells_in_turn(path):
         places = sites(tree)
         start = time.perf_counter()
         if places and (not only or only in source):
@@ -402,24 +410,14 @@ def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dic
                     f"{len(told['survivors'])} survive, {told['moved']} moved, {time.perf_counter() - start:.0f} s",
                     flush=True,
                 )
-        with contextlib.redirect_stdout(io.StringIO()):
-            run(tree, state)
     return results
 
 
 def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
     """Of `wrong`, replacements of `old` by `new` in the cell that checks `label`, those that no check of it notices."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    os.chdir(path.parent)
-    state: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
     problems, left = [], list(wrong)
-    for cell in json.loads(path.read_text("utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] != "code" or "%pip" in source:
-            continue
-        places = sites(tree := syntax_tree(cell))
+    for _, source, tree, state in cells_in_turn(path):
+        places = sites(tree)
         here = [w for w in left if w["old"] in source and w["label"] in map(label, places.values())]
         left = [w for w in left if w not in here]
         for entry in here:
@@ -429,8 +427,6 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
             tried([mutant], state, lines, 120, 1)
             if not mutant.failed:
                 problems.append(f"({entry['label']}) passes with {entry['slip']}: {entry['new']}")
-        with contextlib.redirect_stdout(io.StringIO()):
-            run(tree, state)
         if not left:
             break
     return problems + [f"({w['label']}): no cell with a check of it holds {w['old']!r}" for w in left]

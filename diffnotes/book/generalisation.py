@@ -44,7 +44,7 @@ from torch import Generator, Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffnotes.arguments import check_batch, per_example, usable_device, whole
-from diffnotes.data import fashion_mnist
+from diffnotes.data import fashion_mnist, to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.metrics import check_points
@@ -104,7 +104,7 @@ def shipped_sums() -> Small:
 
 def write_sums(path: Path = SUMS) -> None:
     """Make the file that `shipped_sums` reads, from the training set (see `fashion_mnist`)."""
-    pixels = ((fashion_mnist("train").x[:10_000] + 1) * 127.5).round()
+    pixels = to_bytes(fashion_mnist("train").x[:10_000]).float()
     sums = 4 * F.avg_pool2d(pixels, 2)  # exact: all are multiples of 1/4
     np.savez_compressed(path, sums=sums.squeeze(1).numpy().astype(np.uint16))
 
