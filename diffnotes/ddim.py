@@ -1,17 +1,18 @@
 """Chapter 4, DDIM: jumps of any length, with as much fresh noise as you like, down to none.
 
-A jump goes from t to any s < t. The variance of the noise in x_s must be 1 - alpha_bar_s. It has two sources: `sigma`
+A jump goes from t to any s < t. The variance of the noise in x_s is to be 1 - alpha_bar_s. It has two sources: `sigma`
 times fresh noise, and `turn` times the noise that the model sees in x_t:
 
     turn^2 + sigma^2 = 1 - alpha_bar_s                                                      (ddim-budget)
 
-With the predicted x_0 put in, the jump is one line in x_t, the model's eps and a fresh standard normal z:
+(Only "sigma_hat", an older and larger choice of sigma, breaks this budget.) With the predicted x_0 put in, the jump is
+one line in x_t, the model's eps and a fresh standard normal z:
 
     x_s = a x_t + b eps + sigma z,   a = sqrt(alpha_bar_s / alpha_bar_t),   b = turn - a sqrt(1 - alpha_bar_t)
                                                                                             (ddim-affine)
 
-Every split keeps the marginals q(x_t | x_0), which are all that training looks at, so one trained network serves them
-all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
+Every split within the budget keeps the marginals q(x_t | x_0), which are all that training looks at, so one trained
+network serves them all. eta = 1 is DDPM; eta = 0 draws nothing, and x_T decides x_0.
 
 >>> schedule = NoiseSchedule.linear(T=1000)
 >>> def model(x_t, t):  # the exact one for data that are already N(0, I), so that x_0 should be x_T
@@ -38,7 +39,7 @@ from diffnotes.arguments import check_batch, check_integers, may_look, number, w
 from diffnotes.reverse import ask, check_fits, predict_x0
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, check_T
 
-Eta = float | int | Literal["sigma_hat"]  # int because beartype, as PEP 484 does not, tells 1 from 1.0
+Eta = float | int | Literal["sigma_hat"]  # int too: at run time the tests tell 1 from 1.0
 
 # ---- one jump -------------------------------------------------------------------------------------------------
 
@@ -59,8 +60,7 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
     >>> round(float(ddim_sigma(schedule, t=500, s=499, eta=0.5) ** 2 / schedule.posterior_variances[500]), 12)
     0.25
     """
-    _check_jump(schedule, t, s)
-    sigma: Tensor = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)[0]
+    sigma, _ = _shares_at(schedule, t, s, eta)
     return sigma
 
 
@@ -90,8 +90,7 @@ def ddim_step(
     Raises:
         ValueError: a shape or dtype is wrong, `noise` is missing, or what `ddim_sigma` raises.
     """
-    _check_jump(schedule, t, s)
-    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
+    sigma, turn = _shares_at(schedule, t, s, eta)
     if noise is None and eta != 0:
         raise ValueError(f"noise must be given where eta is not 0, got noise=None with eta={eta!r}")
     noise = torch.zeros_like(x_t) if noise is None else noise
@@ -103,20 +102,27 @@ def ddim_step(
     return DDIMStep(x0_part + direction_part + noise_part, x0_part, direction_part, noise_part)  # (ddim-step)
 
 
+def _shares_at(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> tuple[Tensor, Tensor]:
+    """sigma and turn of the jump t -> s, in float64, once t and s are checked."""
+    _check_jump(schedule, t, s)
+    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
+    return sigma, turn
+
+
 def _shares(log_t: Any, log_s: Any, eta: Eta) -> tuple[Any, Any]:
     """sigma and turn of the jump t -> s, from log alpha_bar at t and s: Python floats or float64 tensors."""
     if not (eta == "sigma_hat" if isinstance(eta, str) else isinstance(eta, Real) and 0 <= eta <= 1):
         raise ValueError(f'eta must lie in [0, 1] or be "sigma_hat", got {eta!r}')
     m = math if isinstance(log_t, float) else torch
-    noise_t, noise_s = -m.expm1(log_t), -m.expm1(log_s)  # 1 - alpha_bar
+    one_minus_t, one_minus_s = -m.expm1(log_t), -m.expm1(log_s)  # 1 - alpha_bar
     beta = -m.expm1(log_t - log_s)  # (rev-sub-beta)
-    # at eta = 1: sigma is the root of beta-tilde, and turn is what DDPM keeps, as in (rev-posterior-parts)
-    most = m.sqrt(noise_s / noise_t * beta)  # (ddim-sigma)
-    least = m.exp((log_t - log_s) / 2) * noise_s / m.sqrt(noise_t)
+    # DDPM's, at eta = 1: the most fresh noise, the root of beta-tilde, and the least that is reused
+    most = m.sqrt(one_minus_s / one_minus_t * beta)  # (ddim-sigma)
+    least = m.exp((log_t - log_s) / 2) * one_minus_s / m.sqrt(one_minus_t)  # most^2 + least^2 = 1 - alpha_bar_s
     if eta == "sigma_hat":
         return m.sqrt(beta), least  # (ddim-sigma-hat)
-    # sqrt(1 - alpha_bar_s - sigma^2) as a sum of two squares, what DDPM keeps and what eta leaves undrawn: in the
-    # difference digits cancel, and rounding can make it negative
+    # turn = sqrt(1 - alpha_bar_s - sigma^2) = sqrt(least^2 + (1 - eta^2) most^2): digits cancel in the difference,
+    # and rounding can make it negative
     return eta * most, m.hypot(least, math.sqrt(1 - eta**2) * most)  # (ddim-budget)
 
 
@@ -150,7 +156,7 @@ def ddim_sample(
         generator: for the noise; on the device of `x_T`.
         clip: clamp the predicted x_0 to [-clip, clip], and derive eps from it anew.
         progress: show a bar.
-        return_path: return every x from x_T to x_0, shape (steps + 1, batch, ...), instead of x_0 alone.
+        return_path: return every x from x_T to x_0, shape (jumps + 1, batch, ...), instead of x_0 alone.
 
     Raises:
         ValueError: `steps`, `spacing`, `eta`, `generator`, `clip` or the shape of the model's eps is off.
@@ -161,11 +167,12 @@ def ddim_sample(
     check_fits(x_T, clip=clip, generator=generator)
     check_T(schedule, model)
     pairs = schedule.pairs(steps, spacing)  # (t, s), t falling, s = 0 last
-    schedule.warn_unless_prior(pairs[0][0])
     log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
-    x, path = x_T.clone(), [x_T]
+    schedule.warn_unless_prior(pairs[0][0])
+    x, path = x_T.clone(), [x_T]  # a copy, since a model may write on what it is given
+    # each jump is `ddim_step` in two operations; nothing is changed in place that anyone else can hold
     for t, s, sigma, turn in tqdm(jumps, desc="sampling") if progress else jumps:
         eps = ask(model, x, t)
         if clip is None:
@@ -173,12 +180,12 @@ def ddim_sample(
             x = (a * x).add_(eps, alpha=turn - a * noise[t])  # (ddim-affine)
         else:
             x0 = torch.sub(x, eps, alpha=noise[t]) / signal[t]  # (ddim-x0)
-            x0 = x0.clamp(-clip, clip).to(x.dtype)
+            x0 = x0.clamp(-clip, clip).to(x.dtype)  # eps may come in another precision
             eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # anew, so that it agrees with x0
             x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step)
-        if sigma and s > 0:
+        if sigma and s > 0:  # at s = 0 only sigma_hat is not 0 by itself
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x.add_(z, alpha=sigma)  # the last term of both; no one else holds this x yet
+            x.add_(z, alpha=sigma)
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x
@@ -252,9 +259,9 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
     opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps
     if may_look(opposite) and bool(opposite.any()):
         raise ValueError(f"b must not point against a: examples {opposite.nonzero().flatten().tolist()} do")
-    turn = (theta / math.pi).masked_fill(opposite, torch.nan)
-    # sin(w theta) / sin(theta) = w sinc(w turn) / sinc(turn), which is finite at theta = 0
-    of_a, of_b = ((x * torch.sinc(x * turn) / torch.sinc(turn)) for x in (1 - w, w))
+    half_turns = (theta / math.pi).masked_fill(opposite, torch.nan)
+    # sin(w theta) / sin(theta) = w sinc(w theta / pi) / sinc(theta / pi), which is finite at theta = 0
+    of_a, of_b = ((x * torch.sinc(x * half_turns) / torch.sinc(half_turns)) for x in (1 - w, w))
     return _like(of_a, a) * a + _like(of_b, b) * b  # (ddim-slerp)
 
 
@@ -344,15 +351,16 @@ def dpmpp_2m_sample(
     straight line in lambda, half the log-SNR, to the middle of the jump. The first jump has no past, and the last, to
     s = 0, has no middle (lambda is infinite there), so these two are DDIM's.
 
-    Arguments, errors and warnings are those of `ddim_sample`; `clip` clamps the x_0 that the jump uses.
+    Arguments, errors and warnings are those of `ddim_sample`, but that nothing is drawn. `clip` clamps the x_0 that the
+    jump uses, and not the predictions it is extrapolated from, which would bend their line.
     """
     check_fits(x_T, clip=clip)
     check_T(schedule, model)
     pairs = schedule.pairs(steps, spacing)
     schedule.warn_unless_prior(pairs[0][0])
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
-    log_snr = schedule.log_snr.tolist()  # 2 lambda
-    x, path = x_T.clone(), [x_T]
+    log_snr = schedule.log_snr.tolist()  # 2 lambda, so that h is twice the paper's; only ratios of h count
+    x, path = x_T.clone(), [x_T]  # a copy, since a model may write on what it is given
     x0, h = x_T, math.inf  # no earlier call: as if infinitely far back
     for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         before, h_before, h = x0, h, log_snr[s] - log_snr[t]
@@ -363,8 +371,8 @@ def dpmpp_2m_sample(
         if clip is not None:
             middle = middle.clamp(-clip, clip)
         # (ddim-step) at eta = 0, from this x_0 and the eps that goes with it
-        turn = noise[s] / noise[t]
-        x = (turn * x).add_(middle, alpha=signal[s] - turn * signal[t])
+        ratio = noise[s] / noise[t]
+        x = (ratio * x).add_(middle, alpha=signal[s] - ratio * signal[t])
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x

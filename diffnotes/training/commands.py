@@ -83,14 +83,13 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
 
 def _drawn(arguments: Namespace, net: Network, schedule: NoiseSchedule, n: int) -> Tensor:
     """n samples, drawn as `_sampling_options` say."""
-    shape = _shape(net)
-    clip = 1.0 if len(shape) == 3 else None
-    return run.samples(schedule, net, n, shape, clip=clip, progress=True, **_how(arguments))
+    return run.samples(schedule, net, n, _shape(net), progress=True, **_how(arguments, net))
 
 
-def _how(arguments: Namespace) -> dict[str, Any]:
-    names = ("sampler", "steps", "eta", "spacing", "classes", "guidance", "bf16", "seed", "batch")
-    return {name: getattr(arguments, name) for name in names}
+def _how(arguments: Namespace, net: Network) -> dict[str, Any]:
+    """The options of `run.Sampling`; images are clipped."""
+    names = [field.name for field in dataclasses.fields(run.Sampling) if field.name != "clip"]
+    return {name: getattr(arguments, name) for name in names} | {"clip": 1.0 if len(_shape(net)) == 3 else None}
 
 
 def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
@@ -106,7 +105,7 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     if arguments.frechet and load is not fashion_mnist:
         raise ValueError("frechet must be 0 except for Fashion-MNIST, the only data set with a classifier")
     if arguments.frechet:  # fail now, not after hours
-        run.check_sampling(schedule, net, arguments.frechet, **_how(arguments))
+        run.Sampling(**_how(arguments, net)).check(schedule, net, arguments.frechet)
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
     if arguments.count is not None and arguments.count > len(real):

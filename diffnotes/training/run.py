@@ -12,7 +12,8 @@ torch.Size([5, 2])
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,7 @@ def train_preset(
     grid_every: int | None = None,
     command: str = "",
     progress: bool = False,
+    callbacks: Iterable[Callable[[Trainer[Network]], None]] = (),
 ) -> float:
     """Train a preset with the settings `config`, write the averaged weights to `out`, and return the final loss.
 
@@ -53,6 +55,7 @@ def train_preset(
         data: the folder where the data are, if not in the usual places.
         grid_every: steps between pictures of samples, which need a folder and a preset for images.
         command: for the provenance in the weights file.
+        callbacks: called with the `Trainer` after every step.
 
     Raises:
         ValueError, OSError: see `fit`; or `out` is not .safetensors or cannot be written; or pictures are not possible.
@@ -66,7 +69,7 @@ def train_preset(
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with distributed.first_here():
         examples = preset.data(data)
-    watchers: list[Callable[[Trainer[Network]], None]] = []
+    watchers = list(callbacks)
     if folder is not None and distributed.rank() == 0:
         watchers.append(Metrics(folder))
         if grid_every is not None and preset.shape is not None:
@@ -87,94 +90,77 @@ def train_preset(
     return loss
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn: what `samples` and the command line take."""
+
+    sampler: Sampler = "ddim"  # ddim_sample, ddpm_sample or dpmpp_2m_sample; only the first takes eta
+    steps: int | None = None  # None means 50, T or 20, respectively
+    eta: Eta = 0.0
+    spacing: Spacing = "trailing"  # see `timesteps`
+    classes: Sequence[int] = ()  # to be drawn in turn; none for samples without a label
+    guidance: float = 0.0  # towards the classes, see `guided`
+    clip: float | None = None  # see the samplers; 1 suits images
+    bf16: bool = False  # run the network in bfloat16 under autocast
+    seed: int = 0
+    batch: int = 50  # how many samples are drawn together
+
+    def check(self, schedule: NoiseSchedule, model: Network, n: int) -> int:
+        """The number of steps, if n samples can be drawn like this.
+
+        Raises:
+            ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
+                classes, or a value is out of range.
+        """
+        check_T(schedule, model)
+        if n < 1 or self.batch < 1:
+            raise ValueError(f"n and batch must be at least 1, got {n} and {self.batch}")
+        if self.sampler not in get_args(Sampler):
+            raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {self.sampler!r}")
+        ddim_sigma(schedule, 1, 0, self.eta)  # raises if eta is out of range
+        if self.eta != 0 and self.sampler != "ddim":
+            raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {self.eta!r} for {self.sampler!r}")
+        if self.guidance and not self.classes:
+            raise ValueError(f"guidance must be 0 without classes to guide towards, got {self.guidance}")
+        if not -1 <= self.guidance < math.inf:
+            raise ValueError(f"guidance must be at least -1, and finite, got {self.guidance}")
+        if bad := [c for c in self.classes if not 0 <= c < model.classes]:
+            allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be empty for this network"
+            raise ValueError(f"classes must {allowed}, got {bad}")
+        usual = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[self.sampler]
+        return len(timesteps(schedule.T, usual if self.steps is None else self.steps, self.spacing))
+
+
 def samples(
-    schedule: NoiseSchedule,
-    model: Network,
-    n: int,
-    shape: Sequence[int],
-    *,
-    sampler: Sampler = "ddim",
-    steps: int | None = None,
-    eta: Eta = 0.0,
-    spacing: Spacing = "trailing",
-    classes: Sequence[int] = (),
-    guidance: float = 0.0,
-    clip: float | None = None,
-    bf16: bool = False,
-    seed: int = 0,
-    batch: int = 50,
-    progress: bool = False,
+    schedule: NoiseSchedule, model: Network, n: int, shape: Sequence[int], *, progress: bool = False, **options: Any
 ) -> Batch:
     """n samples of a trained network, float32, on the CPU, shape (n, *shape).
 
     Args:
         schedule: on the model's device.
         shape: of one sample.
-        sampler: for `ddim_sample`, `ddpm_sample` or `dpmpp_2m_sample`, of which only the first takes `eta`.
-        steps: None means 50, T or 20, respectively; for `spacing` see `timesteps`.
-        classes: to be drawn in turn, with `guidance` (see `guided`); none for samples without a label.
-        clip: see the samplers; 1 suits images.
-        bf16: run the network in bfloat16 under autocast.
-        batch: how many samples are drawn together.
+        options: the fields of `Sampling`.
 
     Raises:
-        ValueError: see `check_sampling`.
+        ValueError: see `Sampling.check`.
     """
-    steps = check_sampling(schedule, model, n, sampler, steps, eta, spacing, classes, guidance, batch)
-    device = schedule.betas.device
-    y = labels(n, classes).to(device)
+    how, device = Sampling(**options), schedule.betas.device
+    steps = how.check(schedule, model, n)
+    y = labels(n, how.classes).to(device)
 
     def draw(number: int, rows: slice) -> Tensor:
-        generator = Generator(device).manual_seed(seed_of(seed, "samples", number))
+        generator = Generator(device).manual_seed(seed_of(how.seed, "samples", number))
         x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
-        eps = guided(model, y[rows], guidance) if classes else model
-        how: dict[str, Any] = {"steps": steps, "spacing": spacing, "clip": clip}
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            if sampler == "ddim":
-                return ddim_sample(schedule, eps, x_T, eta=eta, generator=generator, **how)
-            if sampler == "ddpm":
-                return ddpm_sample(schedule, eps, x_T, generator=generator, **how)
-            return dpmpp_2m_sample(schedule, eps, x_T, **how)
+        eps = guided(model, y[rows], how.guidance) if how.classes else model
+        same: dict[str, Any] = {"steps": steps, "spacing": how.spacing, "clip": how.clip}
+        with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
+            if how.sampler == "ddim":
+                return ddim_sample(schedule, eps, x_T, eta=how.eta, generator=generator, **same)
+            if how.sampler == "ddpm":
+                return ddpm_sample(schedule, eps, x_T, generator=generator, **same)
+            return dpmpp_2m_sample(schedule, eps, x_T, **same)
 
-    return distributed.in_batches(draw, n, batch, shape, progress=progress)
-
-
-def check_sampling(
-    schedule: NoiseSchedule,
-    model: Network,
-    n: int,
-    sampler: Sampler = "ddim",
-    steps: int | None = None,
-    eta: Eta = 0.0,
-    spacing: Spacing = "trailing",
-    classes: Sequence[int] = (),
-    guidance: float = 0.0,
-    batch: int = 50,
-    **free: Any,
-) -> int:
-    """The number of steps, if `samples` would accept these arguments.
-
-    Raises:
-        ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
-            classes, or a value is out of range.
-    """
-    check_T(schedule, model)
-    if n < 1 or batch < 1:
-        raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
-    if sampler not in get_args(Sampler):
-        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    ddim_sigma(schedule, 1, 0, eta)  # raises if eta is out of range
-    if eta != 0 and sampler != "ddim":
-        raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {eta!r} for {sampler!r}")
-    if guidance and not classes:
-        raise ValueError(f"guidance must be 0 without classes to guide towards, got {guidance}")
-    if not -1 <= guidance < math.inf:
-        raise ValueError(f"guidance must be at least -1, and finite, got {guidance}")
-    if bad := [c for c in classes if not 0 <= c < model.classes]:
-        allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be empty for this network"
-        raise ValueError(f"classes must {allowed}, got {bad}")
-    steps = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[sampler] if steps is None else steps
-    return len(timesteps(schedule.T, steps, spacing))
+    return distributed.in_batches(draw, n, how.batch, shape, progress=progress)
 
 
 def labels(n: int, classes: Sequence[int]) -> Labels:
