@@ -1,6 +1,7 @@
 """What is timed, and against what: jumps and training steps, the bare operations that they come to, and diffusers'."""
 
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -106,3 +107,34 @@ def bare_step(preset: Preset, net: nn.Module, call: Callable[..., Tensor], devic
         average(averaged, weights, None)  # under no_grad, as torch has it
 
     return step
+
+
+def their_network(ours: nn.Module, config: dict[str, Any], side: int) -> Any:
+    """diffusers' U-Net with the levels and blocks of a `UNet` of this configuration, and nearly as many weights."""
+    multipliers, levels = config["multipliers"], len(config["multipliers"])
+
+    def make(width: int) -> Any:
+        return importlib.import_module("diffusers").UNet2DModel(
+            side,
+            config["channels"],
+            config["channels"],
+            block_out_channels=[width * m for m in multipliers],
+            down_block_types=["DownBlock2D"] * levels,
+            up_block_types=["UpBlock2D"] * levels,
+            layers_per_block=config["blocks"],
+            attention_head_dim=math.gcd(width * multipliers[-1], 64),
+            norm_num_groups=4,
+            dropout=config["dropout"],
+            num_class_embeds=11,
+        )
+
+    def off(width: int) -> int:
+        with torch.device("meta"):
+            return abs(weights_of(make(width)) - weights_of(ours))
+
+    return make(min(range(4, 257, 4), key=off))
+
+
+def weights_of(net: nn.Module) -> int:
+    """How many weights a network has."""
+    return sum(value.numel() for value in net.parameters())

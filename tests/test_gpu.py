@@ -131,6 +131,25 @@ def test_bad_options_are_refused(words: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_training_that_takes_too_long_is_judged_as_far_as_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import gpu_times
+
+    class Late(gpu_times.Keep):
+        def __init__(self, *args: object, **more: object) -> None:
+            super().__init__(*args, **more | {"every": 2, "seconds": 0.0})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gpu_times, "Keep", Late)
+    with gpu_times.attempt(mine := job(tmp_path, "training"), "end"):
+        gpu_times.train(mine, path := tmp_path / "weights.safetensors")
+    entries = gpu.read(tmp_path)["training"]["entries"]
+    assert "stopped after 2 of 6 steps" in entries["end"]["failed"]
+    assert entries["fashion-gpu, trained"]["steps"] == 2
+    assert path.read_bytes() == (tmp_path / "weights.safetensors.0").read_bytes()
+
+
 @pytest.mark.slow
 def test_all_of_it_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
     """In two minutes where two cores are free; there is more time, so that busy ones are no reason to fail."""
@@ -162,7 +181,12 @@ def test_all_of_it_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
         assert step["pictures a second"] == pytest.approx(4e3 / step["ms"], rel=1e-3)
         assert step["TFLOP"] > 0
     assert entries["compiled"]["fashion-gpu step, compiled, Trainer.step"]["over the first"] > 0
-    assert entries["times"]["sampling, shipped, 8 pictures"]["pictures"] == 8
+    for part, group in ("times", "fashion-gpu step"), ("compiled", "fashion-gpu step, compiled"):
+        theirs, ours = entries[part][f"{group}, diffusers"], entries[part][f"{group}, Trainer.step"]
+        assert theirs["million weights"] == pytest.approx(ours["million weights"], rel=0.5)  # so small, few widths
+        assert theirs["TFLOP"] > 0
+    for name in ("shipped", "of the size of fashion-gpu"):
+        assert entries["times"][f"sampling, {name}, 8 pictures"]["pictures"] == 8
 
     training = entries["training"]
     assert training["fashion-gpu, trained"]["steps"] == 6
@@ -175,5 +199,7 @@ def test_all_of_it_runs_tiny_on_a_cpu(tmp_path: Path) -> None:
     table = (tmp_path / "table.md").read_text("utf-8")
     assert re.findall("^## (.+)$", table, re.MULTILINE) == ["about", *gpu.SHARES]
     files = list(tmp_path.iterdir())
-    assert len(files) <= 8
+    losses = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [line["step"] for line in losses] == [1, 2, 3, 4, 5, 6]
+    assert len(files) <= 9
     assert max(path.stat().st_size for path in files) < 16 * 2**20

@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.floors import Task, bare_step, in_turns, jumps, quartiles
+from benchmarks.floors import Task, bare_step, in_turns, jumps, quartiles, their_network, weights_of
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_step
 from diffnotes.metrics import frechet_distance
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training import run
-from diffnotes.training.checkpoint import load_model, write_file
+from diffnotes.training.checkpoint import load_model, save_model, write_file
 from diffnotes.training.classifier import load_classifier, predict
 from diffnotes.training.loop import Shuffled, Trainer
 from diffnotes.training.networks import Network, UNet
 from diffnotes.training.presets import PRESETS, Preset
-from diffnotes.training.watch import png
+from diffnotes.training.watch import Metrics, png
 
 if TYPE_CHECKING:
-    from gpu import Job
+    from tools.gpu import Job
 
 Tasks = dict[str, Task]
 HOW: dict[str, Any] = {"classes": list(range(10)), "clip": 1.0, "bf16": True}  # pictures are drawn
@@ -88,7 +88,7 @@ def begin(job: "Job") -> bool:
         raise RuntimeError("torch sees no CUDA device")
     try:
         diffusers = importlib.import_module("diffusers")
-        return bool(diffusers.DDIMScheduler and diffusers.DDPMScheduler)  # imported when they are named
+        return bool(diffusers.DDIMScheduler and diffusers.DDPMScheduler and diffusers.UNet2DModel)  # imported here
     except Exception as error:  # it is not here, or what it needs is not
         job.note("diffusers", {"skipped": f"{type(error).__name__}: {error}"[-300:]})
         return False
@@ -115,9 +115,13 @@ def times(job: "Job") -> None:
                 jump_times(job, kind, shape, theirs)
     for name in ("fashion-gpu", "cifar10-gpu"):
         with attempt(job, f"{name} step"):
-            step_times(job, name)
-    with attempt(job, "sampling, shipped"):
-        sampling(job)
+            step_times(job, name, theirs)
+    shipped, schedule, _ = load_model("fashion", job.device)
+    shipped.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nets = {"shipped": shipped, "of the size of fashion-gpu": network(job, prepared(job, "fashion-gpu")).eval()}
+    for name, net in nets.items():
+        with attempt(job, f"sampling, {name}"):
+            sampling(job, name, net, schedule)
 
 
 def note_jumps(job: "Job", group: str, tasks: Tasks, count: int, repeat: int = 1) -> None:
@@ -165,37 +169,69 @@ def network(job: "Job", preset: Preset) -> Network:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def our_step(job: "Job", preset: Preset) -> Task:
-    """`Trainer.step` on random pictures, as many as CIFAR-10 has."""
+def our_step(job: "Job", preset: Preset) -> tuple[Network, Task]:
+    """`Trainer.step` on random pictures, as many as CIFAR-10 has, and its network."""
     x = torch.randint(0, 256, (50_000, *(preset.shape or ())), dtype=torch.uint8)
     data = Shuffled(x, torch.randint(0, 10, (len(x),)), flip=preset.shape == (3, 32, 32))
-    return Trainer(preset.schedule, network(job, preset), data, preset.config).step
+    net = network(job, preset)
+    return net, Trainer(preset.schedule, net, data, preset.config).step
 
 
-def step_times(job: "Job", name: str, compile: bool = False) -> None:
+def the_bare_step(job: "Job", preset: Preset, compile: bool) -> tuple[Network, Task]:
+    net = network(job, preset)
+    return net, bare_step(preset, net, torch.compile(net) if compile else net, job.device)
+
+
+def their_step(job: "Job", preset: Preset, compile: bool) -> tuple[Any, Task]:
+    """The bare step with diffusers' U-Net, of as many weights, in the place of ours."""
+    ours, (_, side, _) = preset.network(), preset.shape or FASHION
+    net = their_network(ours, ours.config, side).to(job.device).to(memory_format=torch.channels_last)
+    call = torch.compile(net) if compile else net
+    return net, bare_step(preset, net, lambda x, t, y: call(x, t, y).sample, job.device)
+
+
+def step_times(job: "Job", name: str, theirs: bool, compile: bool = False) -> None:
     """Steps of training in the same rounds, eager or compiled, the bare one first: their share of the card's peak."""
     group, preset = f"{name} step{', compiled' if compile else ''}", prepared(job, name, compile=compile)
-    net = network(job, preset)
-    bare = bare_step(preset, net, torch.compile(net) if compile else net, job.device)
-    tasks: Tasks = {"bare": bare, "Trainer.step": our_step(job, preset)}
+    makers: dict[str, Callable[[], tuple[Any, Task]]] = {"bare": lambda: the_bare_step(job, preset, compile)}
+    makers["Trainer.step"] = lambda: our_step(job, preset)
     if compile:
-        tasks["Trainer.step, eager"] = our_step(job, prepared(job, name))
-    t = torch.ones(2, dtype=torch.int64, device=job.device)
-    with FlopCounterMode(display=False) as counter:  # products and convolutions, there and back
-        net(torch.randn(2, *(preset.shape or ()), device=job.device), t, t).square().mean().backward()
-    tflop = four(counter.get_total_flops() / 2 * preset.config.batch / 1e12)
+        makers["Trainer.step, eager"] = lambda: our_step(job, prepared(job, name))
+    if theirs:
+        makers["diffusers"] = lambda: their_step(job, preset, compile)
+    tasks, about = Tasks(), dict[str, dict[str, Any]]()
+    for task, make in makers.items():
+        with attempt(job, f"{group}, {task}"):
+            tasks[task], about[task] = made(job, preset, make)
     found = json.loads((job.out / "results.json").read_text("utf-8")).get("times", {}).get("entries", {})
     peak = found.get("card", {}).get("bf16 TFLOP/s", math.nan)
     for task, row in timed(job, group, tasks, 8, 5).items():
-        row |= {"pictures a second": four(preset.config.batch / row["ms"] * 1e3), "TFLOP": tflop}
-        job.note(f"{group}, {task}", row | {"of the card's peak": four(tflop / row["ms"] * 1e3 / peak)})
+        row |= {"pictures a second": four(preset.config.batch / row["ms"] * 1e3)} | about[task]
+        job.note(f"{group}, {task}", row | {"of the card's peak": four(row["TFLOP"] / row["ms"] * 1e3 / peak)})
 
 
-def sampling(job: "Job") -> None:
-    """10,000 pictures of the shipped network, DDIM in bfloat16, clipped; the floor is the calls of the network."""
+def made(job: "Job", preset: Preset, make: Callable[[], tuple[Any, Task]]) -> tuple[Task, dict[str, Any]]:
+    """A step of training after two to warm up, its weights, its operations, and the memory it takes at most."""
+    cuda = job.device == "cuda"
+    before = torch.cuda.memory_allocated() if cuda else 0
+    net, step = make()
+    finished(step, 2)  # the second has the state of the optimiser
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    finished(step)
+    peak = four((torch.cuda.max_memory_allocated() - before) / 2**30) if cuda else None
+    x, t = torch.randn(2, *(preset.shape or ()), device=job.device), torch.ones(2, dtype=torch.int64, device=job.device)
+    with FlopCounterMode(display=False) as counter:  # products and convolutions, there and back
+        said = net(x, t, t)
+        getattr(said, "sample", said).square().mean().backward()
+    net.zero_grad()
+    tflop = four(counter.get_total_flops() / 2 * preset.config.batch / 1e12)
+    return step, {"million weights": four(weights_of(net) / 1e6), "peak GiB": peak, "TFLOP": tflop}
+
+
+def sampling(job: "Job", name: str, net: Network, schedule: NoiseSchedule) -> None:
+    """10,000 pictures by DDIM in bfloat16, clipped; the floor is the calls of the network."""
     n, batch, steps = (8, 4, 2) if job.tiny else (10_000, 1000, 50)
-    net, schedule, _ = load_model("fashion", job.device)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = torch.randn(batch, *FASHION, device=job.device), run.labels(batch, HOW["classes"]).to(job.device)
 
     @torch.no_grad()
@@ -208,10 +244,10 @@ def sampling(job: "Job") -> None:
         return run.samples(schedule, net, n, FASHION, steps=steps, batch=batch, **HOW)
 
     tasks: Tasks = {"calls of the network": call, "run.samples": partial(draw, batch)}
-    for task, row in timed(job, "sampling, shipped", tasks, 4).items():
+    for task, row in timed(job, f"sampling, {name}", tasks, 4).items():
         row |= {"pictures a second": four(batch / row["ms"] * 1e3), "steps": steps, "batch": batch}
-        job.note(f"sampling, shipped, {task}", row)
-    if time_for(job, what := f"sampling, shipped, {n} pictures", 1.2 * row["ms"] / 1e3 * n / batch):
+        job.note(f"sampling, {name}, {task}", row)
+    if time_for(job, what := f"sampling, {name}, {n} pictures", 1.2 * row["ms"] / 1e3 * n / batch):
         start = time.perf_counter()
         draw(n)
         job.note(what, {"pictures": n, "seconds": four(time.perf_counter() - start)})
@@ -242,7 +278,29 @@ def compiled(job: "Job") -> None:
     for name in ("fashion-gpu",) if job.tiny else ("fashion-gpu", "cifar10-gpu"):
         torch.compiler.reset()
         with attempt(job, f"{name} step, compiled"):
-            step_times(job, name, compile=True)
+            step_times(job, name, theirs, compile=True)
+
+
+class Keep:
+    """Every so many steps, write the averaged weights in pieces; when the time is over, that is all."""
+
+    def __init__(self, job: "Job", preset: Preset, path: Path, every: int, seconds: float) -> None:
+        self.job, self.preset, self.path, self.every = job, preset, path, every
+        self.end = time.monotonic() + seconds
+
+    def __call__(self, trainer: Trainer[Network]) -> None:
+        if trainer.done % self.every == 0 or trainer.done == trainer.config.steps:  # the clock is right after a wait
+            losses = trainer.losses[trainer.done - self.every : trainer.done]
+            entry: dict[str, float] = {"steps": trainer.done, "planned": trainer.config.steps}
+            entry |= {"batch": trainer.config.batch, "loss at the end": four(float(losses.mean()))}
+            provenance = {"command": "python tools/gpu.py", "data": self.preset.data_name, "run": entry}
+            save_model(self.path, trainer.ema, self.preset.schedule, provenance, torch.float16)
+            with open(self.path, "rb") as file:
+                for number, piece in enumerate(iter(partial(file.read, 15 * 2**20), b"")):
+                    write_file(self.job.out / f"weights.safetensors.{number}", piece)
+            self.job.note("fashion-gpu, trained", entry)
+            if time.monotonic() > self.end and trainer.done < trainer.config.steps:
+                raise TimeoutError(f"stopped after {trainer.done} of {trainer.config.steps} steps, to judge them")
 
 
 def training(job: "Job") -> None:
@@ -250,28 +308,34 @@ def training(job: "Job") -> None:
     begin(job)
     nets = {"shipped": load_model("fashion", job.device)[:2]}
     real: list[Tensor] = []
-    with attempt(job, "fashion-gpu, trained"), tempfile.TemporaryDirectory() as folder:
-        real.append((fashion_mnist("test") if job.tiny else fashion_mnist("train", folder=job.data)).x)
-        preset = prepared(job, "fashion-gpu")
-        ms = timed(job, "trial", {"step": our_step(job, preset)}, 5, 10)["step"]["ms"]
-        steps = 6 if job.tiny else max(1, min(preset.config.steps, int(0.45 * job.left() / ms * 1e3)))
-        preset = prepared(job, "fashion-gpu", steps=steps, warmup=min(preset.config.warmup, steps // 10))
-        preset = dataclasses.replace(preset, dtype=torch.float16)
-        if job.tiny:
-            preset = dataclasses.replace(preset, data=lambda _: fashion_mnist("test"), data_name="tests")
-        path, start = Path(folder) / "weights.safetensors", time.perf_counter()
-        how: dict[str, Any] = {"device": job.device, "data": job.data, "command": "python tools/gpu.py"}
-        loss = run.train_preset(preset, preset.config, path, **how)
-        seconds = four(time.perf_counter() - start)
-        entry = {"steps": steps, "batch": preset.config.batch, "seconds": seconds, "loss at the end": loss}
-        job.note("fashion-gpu, trained", entry)
-        with open(path, "rb") as file:
-            for number, piece in enumerate(iter(partial(file.read, 15 * 2**20), b"")):
-                write_file(job.out / f"weights.safetensors.{number}", piece)
-        nets["fashion-gpu"] = load_model(path, job.device)[:2]  # as it is stored
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        with attempt(job, "fashion-gpu, end of training"):
+            real.append((fashion_mnist("test") if job.tiny else fashion_mnist("train", folder=job.data)).x)
+            train(job, path)
+        if path.exists():
+            nets["fashion-gpu"] = load_model(path, job.device)[:2]  # as it is stored
     for net, _ in nets.values():
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     judge(job, nets, real)
+
+
+def train(job: "Job", path: Path) -> None:
+    """`fashion-gpu` for as many steps as fit, with its losses in metrics.jsonl."""
+    preset = prepared(job, "fashion-gpu")
+    ms = timed(job, "trial", {"step": our_step(job, preset)[1]}, 5, 10)["step"]["ms"]
+    steps = 6 if job.tiny else max(8, min(preset.config.steps, int(0.45 * job.left() / ms * 1e3)))
+    preset = prepared(job, "fashion-gpu", steps=steps, warmup=min(preset.config.warmup, steps // 10))
+    preset = dataclasses.replace(preset, dtype=torch.float16)
+    if job.tiny:
+        preset = dataclasses.replace(preset, data=lambda _: fashion_mnist("test"), data_name="tests")
+    start = time.perf_counter()
+    keep = Keep(job, preset, path, every=max(1, steps // 8), seconds=0.6 * job.left())
+    losses = Metrics(job.out, every=max(1, steps // 200))
+    how: dict[str, Any] = {"device": job.device, "data": job.data, "command": "python tools/gpu.py"}
+    loss = run.train_preset(preset, preset.config, path, callbacks=[losses, keep], **how)
+    entry: dict[str, float] = {"seconds": four(time.perf_counter() - start), "loss, mean over the last eighth": loss}
+    job.note("fashion-gpu, end of training", entry)
 
 
 def judge(job: "Job", nets: dict[str, tuple[Network, NoiseSchedule]], real: list[Tensor]) -> None:
