@@ -1,17 +1,20 @@
 """Beside diffusers' own schedulers: the same chain, step by step, in float64; and what is refused."""
 
 import copy
+import json
 import math
 import re
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step
 from diffnotes.interop import PREDICTS, config_of, counted_from_zero, noise_predictor, schedule_of
-from diffnotes.objective import vlb_terms
+from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.reverse import ddpm_sample, predict_x0, q_posterior
 from diffnotes.schedule import NoiseSchedule, timesteps
 
@@ -168,6 +171,53 @@ def test_a_network_from_elsewhere_meets_the_exact_tests(network):
         errors.append(float((ddim_sample(schedule, model, x_T, steps) - x0).abs().mean()))
     assert all(1.7 < a / b < 2.3 for a, b in pairwise(errors)), errors
     assert math.isfinite(float(vlb_terms(schedule, model, x0, ts=[2, 50, 200], generator=seeded()).bound.mean()))
+
+
+# ---- "Your own network", in chapter 5 ---------------------------------------------------------------------------
+
+
+CHAPTER = Path(__file__).resolve().parents[1] / "book" / "05-images.ipynb"
+LOADS = re.compile(r"from diffusers import |(scheduler|network) = ")
+
+
+def own_network() -> tuple[list[str], list[str]]:
+    """The lines that are printed for a published network, and those of the cell below them, which run in the book."""
+    cells = ["".join(cell["source"]) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]]
+    start = next(i for i, cell in enumerate(cells) if cell.startswith("## Your own network"))
+    blocks = ((i, re.search(r"^```python\n(.*?)^```$", cell, re.DOTALL | re.MULTILINE)) for i, cell in enumerate(cells))
+    i, block = next((i, block) for i, block in blocks if i >= start and block)
+    return block[1].splitlines(), cells[i + 1].splitlines()
+
+
+def test_the_book_runs_the_lines_that_it_prints_but_for_those_that_load_the_network():
+    printed, run = own_network()
+    loads = [line for line in printed if LOADS.match(line)]
+    assert [line.split()[0] for line in loads] == ["from", "scheduler", "network"]
+    assert all("from_pretrained(" in line for line in loads[1:])
+    same = [[line for line in lines if line and not LOADS.match(line)] for lines in (printed, run)]
+    assert same[0] == same[1]
+    assert len(run) - len([line for line in run if not LOADS.match(line)]) == 2
+
+
+def test_the_lines_that_the_book_prints_run_on_a_network_of_diffusers(network, capsys):
+    """The printed lines as they stand, with a network of random weights in the place of the published one."""
+    small = {"sample_size": 32, "in_channels": 3, "out_channels": 3, "block_out_channels": (4, 8)}
+    smooth = diffusers.UNet2DModel.from_config({**network.config, **small}).eval()
+    with torch.no_grad():
+        smooth.conv_out.weight.mul_(0.003)  # as above; starting from white noise, its field is rougher still
+    names = {
+        "scheduler": diffusers.DDPMScheduler(num_train_timesteps=200, beta_end=0.1), "network": smooth,
+        "torch": torch, "np": np, "pairwise": pairwise, "device": "cpu",
+        "rms": lambda x: float(x.square().mean().sqrt()),
+        "schedule_of": schedule_of, "noise_predictor": noise_predictor, "ddim_sample": ddim_sample,
+        "ddim_encode": ddim_encode, "vlb_terms": vlb_terms, "bits_per_dim": bits_per_dim,
+    }  # fmt: skip
+    lines = [line for line in own_network()[0] if not LOADS.match(line)]
+    exec("\n".join(lines), names)
+    assert names["made"].shape == (4, 3, 32, 32)
+    assert all(0.7 < order < 1.3 for order in names["orders"]), names["orders"]
+    assert 8 < names["in_bits"] < 30
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 # ---- a second opinion on numbers --------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from diffnotes.book import check
-from diffnotes.book.ledger import syntax_tree
+from diffnotes.book.ledger import notebooks, syntax_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -290,7 +290,7 @@ def kinds_of(state: dict[str, Any], names: set[str]) -> dict[str, object]:
         value = state[name]
         if isinstance(value, int | float) and not isinstance(value, bool):
             kinds[name] = "number"
-        elif type(value).__module__.startswith("sympy"):
+        elif str(type(value).__module__).startswith("sympy"):
             kinds[name] = "symbol"
         elif isinstance(getattr(value, "shape", None), tuple):
             kinds[name] = (type(value).__name__, tuple(value.shape))
@@ -375,27 +375,45 @@ def tried(found: list[Mutant], state: dict[str, Any], lines: set[int], seconds: 
         mutant.failed = set(json.loads(said)) if said.endswith("\n") else lines
 
 
-def cells_in_turn(path: Path) -> Iterator[tuple[dict[str, Any], str, ast.Module, dict[str, Any]]]:
-    """Each code cell of a notebook: the cell, its source, its tree and the state before it. Then it is run."""
+def code_cells(path: Path) -> list[tuple[dict[str, Any], str, ast.Module]]:
+    """The code cells of a notebook but the bootstrap cell, each with its source and its tree."""
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    sources = [(cell, "".join(cell["source"])) for cell in cells]
+    return [(cell, source, syntax_tree(cell)) for cell, source in sources if "%pip" not in source]
+
+
+def cells_in_turn(
+    cells: Sequence[tuple[dict[str, Any], str, ast.Module]], path: Path
+) -> Iterator[tuple[dict[str, Any], str, ast.Module, dict[str, Any]]]:
+    """Each of the cells of a notebook with the state before it. Then it is run."""
     import matplotlib
 
     matplotlib.use("Agg")
     os.chdir(path.parent)
     state: dict[str, Any] = {"__name__": "__main__", "display": lambda *_: None}
-    for cell in json.loads(path.read_text("utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] != "code" or "%pip" in source:
-            continue
-        tree = syntax_tree(cell)
+    for cell, source, tree in cells:
         yield cell, source, tree, state
         with contextlib.redirect_stdout(io.StringIO()):
             run(tree, state)
 
 
+def needed(trees: Sequence[ast.Module], wanted: set[int]) -> set[int]:
+    """The cells that some cells depend on, and these themselves, by the names that they give and use."""
+    found, names = set[int](), set[str]()
+    for i in reversed(range(len(trees))):
+        statements = [node for node in ast.walk(trees[i]) if isinstance(node, ast.stmt)]
+        given = set().union(*(gives(trees[i], statement) for statement in statements))
+        imports = any(isinstance(statement, ast.Import | ast.ImportFrom) for statement in statements)
+        if i in wanted or imports or given & names:
+            found.add(i)
+            names |= used([trees[i]])
+    return found
+
+
 def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dict[str, Any]:
     """Run a notebook, and the mutants of every cell with checks; what is known of unchanged cells is kept."""
     results: dict[str, Any] = {}
-    for cell, source, tree, state in cells_in_turn(path):
+    for cell, source, tree, state in cells_in_turn(code_cells(path), path):
         places = sites(tree)
         start = time.perf_counter()
         if places and (not only or only in source):
@@ -414,11 +432,19 @@ def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dic
 
 
 def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
-    """Of `wrong`, replacements of `old` by `new` in the cell that checks `label`, those that no check of it notices."""
-    problems, left = [], list(wrong)
-    for _, source, tree, state in cells_in_turn(path):
-        places = sites(tree)
-        here = [w for w in left if w["old"] in source and w["label"] in map(label, places.values())]
+    """Of `wrong`, replacements of `old` by `new` in the cell that checks `label`, those that no check of it notices.
+
+    Only the cells run on which these depend, and as they stand their checks must hold.
+    """
+    problems, left, cells = [], list(wrong), code_cells(path)
+
+    def of(source: str, tree: ast.Module) -> list[Mapping[str, str]]:
+        return [w for w in left if w["old"] in source and w["label"] in map(label, sites(tree).values())]
+
+    wanted = {i for i, (_, source, tree) in enumerate(cells) if of(source, tree)}
+    needs = needed([tree for _, _, tree in cells], wanted)
+    for _, source, tree, state in cells_in_turn([cells[i] for i in sorted(needs)], path):
+        here = of(source, tree)
         left = [w for w in left if w not in here]
         for entry in here:
             changed = ast.parse(source.replace(entry["old"], entry["new"]))
@@ -427,8 +453,6 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
             tried([mutant], state, lines, 120, 1)
             if not mutant.failed:
                 problems.append(f"({entry['label']}) passes with {entry['slip']}: {entry['new']}")
-        if not left:
-            break
     return problems + [f"({w['label']}): no cell with a check of it holds {w['old']!r}" for w in left]
 
 
@@ -561,7 +585,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only cells with this text, such as a label; nothing is saved")
     parser.add_argument("--afresh", action="store_true", help="cells that have not changed, too")
     arguments = parser.parse_args()
-    paths = [path.resolve() for path in arguments.notebooks] or sorted(BOOK.glob("0*.ipynb"))
+    paths = [path.resolve() for path in arguments.notebooks] or notebooks(BOOK)
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     for path in paths:
         known = {} if arguments.afresh or arguments.only else results.get(path.stem, {})

@@ -107,7 +107,7 @@ def changes_nothing(python: Path) -> None:
 
 def notebooks(name: str) -> list[Path]:
     """The notebooks to run; for Colab, each chapter alone in an empty folder, as it is opened there."""
-    paths = sorted((ROOT / "book").glob("*.ipynb"))
+    paths = sorted((ROOT / "book").glob("*.ipynb"), key=lambda path: path.stem)
     if name != "colab":
         return paths
     empty = BUILT / name / "empty"

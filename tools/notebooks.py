@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from diffnotes.book.explore import CODE
+from diffnotes.book.ledger import notebooks
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -59,7 +60,7 @@ def execute(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    paths = [Path(word) for word in sys.argv[1:]] or sorted(BOOK.glob("*.ipynb"))
+    paths = [Path(word) for word in sys.argv[1:]] or notebooks(BOOK)
     if wrong := [str(path) for path in paths if path.suffix != ".ipynb" or not path.is_file()]:
         sys.exit(f"usage: python tools/notebooks.py [PATH ...], each a notebook, got {', '.join(wrong)}")
     for path in paths:

@@ -17,6 +17,8 @@ from typing import Any
 
 from diffnotes.book import check
 
+DEEPER = "-deeper"  # a chapter is a core page, 01-forward, and a deeper one, 01-forward-deeper
+
 # function -> word on the page
 KINDS = {"symbolic": "symbolic", "exact": "exact", "monte_carlo": "Monte Carlo"}
 
@@ -31,6 +33,7 @@ _QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL
 class Check:
     """One call of a check in a notebook."""
 
+    notebook: str  # file name without .ipynb
     label: str
     kind: str  # "symbolic", "exact" or "Monte Carlo"
     cell: int  # the index of its cell in the notebook
@@ -41,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Equation:
-    """One labelled equation, with its checks in the same notebook."""
+    """One labelled equation, with its checks in the same chapter."""
 
     notebook: str  # file name without .ipynb
     label: str
@@ -65,34 +68,42 @@ class Ledger:
     problems: tuple[str, ...]
 
 
+def notebooks(folder: Path) -> list[Path]:
+    """The notebooks of a folder in the order of the book: each chapter's deeper page behind its core page."""
+    return sorted(folder.glob("*.ipynb"), key=lambda path: path.stem)
+
+
+def chapter(notebook: str) -> str:
+    """The chapter that a notebook belongs to, by the name of its core page."""
+    return notebook.removesuffix(DEEPER)
+
+
 def read(notebooks: Sequence[Path]) -> Ledger:
     """Match every labelled equation of the notebooks, paths in the order of the book, with the checks that name it.
 
     Returns:
-        The ledger. Its problems are: an equation without a check that holds; a check of a label that is not in its own
-        notebook; a label that is taken, or not of the form `fwd-step`; a check whose label is not a literal string, or
-        which, by the saved outputs, has not run; a slip around more or fewer checks than one; a cell that is not
-        Python; and an import of `check` that would hide its calls.
+        The ledger. Its problems are: an equation without a check that holds on its own page; a check of a label that
+        is not in its own chapter; a label that is taken, or not of the form `fwd-step`; a check whose label is not a
+        literal string, or which, by the saved outputs, has not run; a slip around more or fewer checks than one; a
+        cell that is not Python; and an import of `check` that would hide its calls.
     """
     equations: list[Equation] = []
     titles: dict[str, str] = {}
     problems: list[str] = []
-    for path in notebooks:
-        name = path.name.removesuffix(".ipynb")
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    pages = {path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"] for path in notebooks}
+    checks = [c for name, cells in pages.items() for c in _checks(name, cells, problems)]
+    for name, cells in pages.items():
         titles[name] = _title(cells) or name
-        checks = _checks(name, cells, problems)
-        labelled = [(i, *found) for i, cell in enumerate(cells) for found in labelled_equations(cell)]
-        for i, label, tex in labelled:
-            mine = [c for c in checks if c.label == label]
+        for i, (label, tex) in ((i, found) for i, cell in enumerate(cells) for found in labelled_equations(cell)):
+            mine = [c for c in checks if c.label == label and chapter(c.notebook) == chapter(name)]
             holding = tuple(c for c in mine if not c.slip)
             equations.append(Equation(name, label, tex, i, holding, tuple(c for c in mine if c.slip)))
-        known = {label for _, label, _ in labelled}
-        problems += [
-            f"{name}, cell {c.cell}: a check names ({c.label}), which is not an equation of this notebook"
-            for c in checks
-            if c.label not in known
-        ]
+    known = {(chapter(e.notebook), e.label) for e in equations}
+    problems += [
+        f"{c.notebook}, cell {c.cell}: a check names ({c.label}), which is not an equation of this chapter"
+        for c in checks
+        if (chapter(c.notebook), c.label) not in known
+    ]
     problems += _label_problems(equations)
     return Ledger(tuple(equations), titles, tuple(problems))
 
@@ -198,7 +209,7 @@ def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
         seen.setdefault(equation.label, at)
         if not check.LABEL.fullmatch(equation.label):
             yield f"{at}: ({equation.label}) is not a label: lower-case words joined by '-', a letter first"
-        if not equation.is_definition and not equation.checks:
+        if not equation.is_definition and not any(c.notebook == equation.notebook for c in equation.checks):
             yield f"{at}: ({equation.label}) has no check in this notebook"
 
 
@@ -210,7 +221,7 @@ def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list
         if cell["cell_type"] != "code":
             continue
         at = f"{name}, cell {i}"
-        reader = _Reader(i, texts)
+        reader = _Reader(name, i, texts)
         try:
             reader.visit(syntax_tree(cell))
         except SyntaxError as error:
@@ -231,7 +242,8 @@ def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list
 class _Reader(ast.NodeVisitor):
     """The checks in the code of one cell, and the slips around them."""
 
-    def __init__(self, cell: int, texts: dict[str, str]) -> None:
+    def __init__(self, notebook: str, cell: int, texts: dict[str, str]) -> None:
+        self.notebook = notebook
         self.cell = cell
         self.texts = texts  # literal strings that the notebook has named so far
         self.slip = ""
@@ -290,7 +302,7 @@ class _Reader(ast.NodeVisitor):
         why = self.texts.get(given_why.id, "") if isinstance(given_why, ast.Name) else _literal(given_why)
         if not why:
             self.problems.append(f"check.{function}: why must be a literal string, or the name of an earlier one")
-        self.checks.append(Check(label, KINDS[function], self.cell, tolerance, why, self.slip))
+        self.checks.append(Check(self.notebook, label, KINDS[function], self.cell, tolerance, why, self.slip))
 
 
 def _called(node: ast.AST) -> str:

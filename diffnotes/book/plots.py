@@ -4,6 +4,8 @@ Figures have an opaque white background, so a dark page shows them as sheets of 
 and Ito (2008), which readers with any colour vision can tell apart; lines also differ in their dashes.
 """
 
+import base64
+import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, pairwise
@@ -17,6 +19,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
@@ -97,7 +100,8 @@ def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, 
     """An animation to play and scrub in the static page, as an `IPython.display.HTML`.
 
     It is matplotlib's `Animation.to_jshtml` with fixed ids, plain characters instead of an icon font from the network,
-    and names for the picture, the slider and the buttons.
+    and names for the picture, the slider and the buttons. The first frame is there before any script has run, and
+    where none may run.
 
     Args:
         fig: the figure that `draw` draws on; it is closed afterwards.
@@ -114,18 +118,24 @@ def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, 
 
 
 def panel(draw: Callable[..., Any], **sliders: Any) -> Any:
-    """Sliders for a live notebook: whenever one is moved, `draw` is called with all values, and its figure shown below.
+    """Sliders for a live notebook, and the figure of `draw` below, drawn anew with all values whenever one is moved.
 
-    Nothing is drawn until then, so a notebook run without a reader saves the names of the sliders and nothing else, the
-    same in every run. For the page, which has no Python behind it, put a plain call of `draw` in the cell before.
+    What the figure is belongs to the state of a widget and not to the outputs of the cell, so a saved notebook has the
+    names of the sliders and nothing else, the same in every run. For the page, which has no Python behind it, put a
+    plain call of `draw` in the cell before.
 
     Args:
         draw: draws and shows a figure.
         sliders: ipywidgets sliders (or other widgets with a `value`), by the name of the argument they set.
     """
+    from IPython.utils.capture import capture_output
     from ipywidgets import Output, VBox
 
-    shown = Output()
+    class Shown(Output):  # type: ignore[misc]  # ipywidgets is untyped
+        def __repr__(self) -> str:  # what is saved of it
+            return "Output()"
+
+    shown = Shown()
 
     def redraw(_: Any) -> None:
         shown.clear_output(wait=True)
@@ -135,12 +145,17 @@ def panel(draw: Callable[..., Any], **sliders: Any) -> Any:
     for name, slider in sliders.items():
         slider.description = name.replace("_", " ")
         slider.observe(redraw, "value")
+    with capture_output() as first:
+        draw(**{name: slider.value for name, slider in sliders.items()})
+    shown.outputs = tuple(
+        {"output_type": "display_data", "data": output.data, "metadata": output.metadata} for output in first.outputs
+    )
     return VBox([*sliders.values(), shown])
 
 
 _SIGNS = {  # the replacement of each icon in the template, by its class
     "fa-minus": "−", "fa-fast-backward": "«", "fa-step-backward": "‹", "fa-play fa-flip-horizontal": "◁",
-    "fa-pause": "‖", "fa-play": "▷", "fa-step-forward": "›", "fa-fast-forward": "»", "fa-plus": "+",
+    "fa-pause": "‖", "fa-play": "▷ Play", "fa-step-forward": "›", "fa-fast-forward": "»", "fa-plus": "+",
 }  # fmt: skip
 
 
@@ -149,8 +164,16 @@ def _offline(page: str, label: str, name: str) -> str:
     if not found:
         raise RuntimeError("matplotlib's player no longer has the template that diffnotes.book.plots knows")
     page = re.sub(r"<link[^>]*>", "", page.replace(found[1], name))
-    page = page.replace("<img id=", f'<img alt="{label}" style="max-width: 100%" id=')
-    page = page.replace('type="range"', f'type="range" aria-label="Frame of: {label}" style="max-width: 100%"')
+    first = re.search(r'frames\[0\] = "data:image/png;base64,([^"]+)"', page)
+    assert first is not None
+    png = first[1].replace("\\\n", "")  # as JavaScript breaks its lines
+    width, height = Image.open(io.BytesIO(base64.b64decode(png))).size
+    look = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
+    page = page.replace("<img id=", f'<img alt="{label}" src="data:image/png;base64,{png}" {look} id=')
+    keys = 'data-lm-suppress-shortcuts="true"'  # else JupyterLab would take the slider's arrow keys
+    page = page.replace('type="range"', f'type="range" {keys} aria-label="Frame of: {label}" style="max-width: 100%"')
+    wide = '.anim-buttons button[title="Play"] { width: auto; padding: 0 1em; font-weight: bold; }'
+    page = page.replace("</style>", f"{wide}\n</style>")
     page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: _SIGNS[icon[1]], page)
     return "\n".join(line.rstrip() for line in page.strip().splitlines())
 

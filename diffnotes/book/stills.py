@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffnotes import data
 from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow_chain
-from diffnotes.ddim import ddim_sample, ddim_step, dpmpp_2m_sample
+from diffnotes.ddim import ddim_sample, ddim_sigma, ddim_step, dpmpp_2m_sample
 from diffnotes.mixture import DataMixture, GaussianMixture
 from diffnotes.reverse import drift as drift_of
 from diffnotes.reverse import predict_x0
@@ -255,7 +255,8 @@ def jump(
     """
     mixture, x_t = data.mixture_2d(), torch.tensor([x], dtype=torch.float64)
     eps = mixture.eps(LINEAR)(x_t, t)
-    step = ddim_step(LINEAR, x_t, eps, t, s, eta, normals(seed, 1, 2))
+    louder = 1 / math.sqrt(eta) if slip and eta else 1.0  # eta for eta^2 in the variance
+    step = ddim_step(LINEAR, x_t, eps, t, s, eta, louder * normals(seed, 1, 2))
     fig = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax, bar = fig.subplots(2, 1, height_ratios=(6, 1))
     _dots(ax, sample(mixture, 500, 4))
@@ -269,7 +270,8 @@ def jump(
     room = float(LINEAR.one_minus_alpha_bars[s])
     kappa2 = float((step.direction_part / eps)[0, 0] ** 2)
     bar.barh([0], [kappa2], color=RED)
-    bar.barh([0], [room - kappa2], left=[kappa2], color=GREEN)
+    sigma = louder * float(ddim_sigma(LINEAR, t, s, eta))
+    bar.barh([0], [sigma**2], left=[kappa2], color=GREEN)
     bar.axvline(room, color="black")
     bar.set(xlim=(0, 1.25), yticks=[], xlabel=r"$\kappa^2 + \sigma^2$ fill $1-\bar\alpha_s$")
     bar.spines["left"].set_visible(False)

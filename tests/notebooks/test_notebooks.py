@@ -7,6 +7,7 @@ from pathlib import Path
 import hygiene
 import nbformat
 import pytest
+import reading
 from hygiene import ROOT, RULES
 from markdown_it import MarkdownIt
 from mdit_py_plugins.anchors.index import slugify
@@ -15,7 +16,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from diffnotes.book import ledger
 from tools import check_mutants
 
-NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+NOTEBOOKS = ledger.notebooks(ROOT / "book")
 PAGES = sorted((ROOT / "book").glob("*.md")) + sorted(ROOT.glob("*.md"))
 PREFIXES = {"def", "fwd", "rev", "obj", "ddim", "img", "gen", "ledger"}
 
@@ -50,6 +51,27 @@ def test_a_figure_has_a_name_of_its_own():
     figures = [c["metadata"].get("mystnb", {}).get("figure") for path in NOTEBOOKS for c in load(path)["cells"]]
     names = [figure["name"] for figure in figures if figure]
     assert sorted(names) == sorted(set(names))
+
+
+CHAPTERS = [path for path in NOTEBOOKS if path.name[0] == "0"]
+
+
+def test_every_chapter_has_a_core_page_and_a_deeper_one():
+    assert [path.stem for path in CHAPTERS] == [name for core in reading.WORDS for name in (core, core + ledger.DEEPER)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=name)
+def test_a_page_says_at_its_top_how_long_it_takes(path):
+    notebook = load(path)
+    second = hygiene.source(notebook["cells"][0]).split("\n\n")[1]
+    assert second.startswith(f"*{reading.orientation(notebook)}"), second
+
+
+@pytest.mark.parametrize("core", reading.WORDS)
+def test_a_core_page_is_read_in_one_sitting(core):
+    notebook = load(ROOT / "book" / f"{core}.ipynb")
+    assert reading.words(notebook) <= reading.WORDS[core]
+    assert reading.minutes(notebook) <= reading.MINUTES
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)

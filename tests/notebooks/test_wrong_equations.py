@@ -8,16 +8,26 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = tomllib.loads(Path(__file__).with_name("wrong_equations.toml").read_text("utf-8"))["wrong"]
-BY_NOTEBOOK = defaultdict(list)
-for entry in LIST:
-    BY_NOTEBOOK[entry["notebook"]].append(entry)
+CODE = {
+    path.stem: ["".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    for path in (ROOT / "book").glob("0*.ipynb")
+}
+
+
+def holds(code: str, entry: dict[str, str]) -> bool:
+    return entry["old"] in code and f'"{entry["label"]}"' in code
+
+
+BY_NOTEBOOK = {
+    name: [entry for entry in LIST if any(holds(code, entry) for code in cells)] for name, cells in CODE.items()
+}
+BY_NOTEBOOK = {name: entries for name, entries in BY_NOTEBOOK.items() if entries}
 
 TRY = """
 import json, sys
@@ -29,8 +39,10 @@ print(json.dumps(unnoticed(Path(sys.argv[1]), json.loads(sys.argv[2]))))
 """
 
 
-def test_there_are_forty():
+def test_there_are_forty_and_each_stands_on_a_page():
     assert len(LIST) >= 40
+    tried = [entry for entries in BY_NOTEBOOK.values() for entry in entries]
+    assert [entry for entry in LIST if tried.count(entry) != 1] == []
 
 
 @pytest.mark.slow

@@ -262,8 +262,9 @@ explore.draw = (() => {
     draw = build(fig);
     const columns = [html("div", {}, panels, keys), html("div", {}, controls, readout, html("p", { class: "try" }, ...typeset(w.try)))];
     host.replaceChildren(html("div", { class: fig.beside ? "beside" : "below" }, ...columns));
-    // the last one keeps JupyterLab from taking the arrow keys
-    furnish(host, { role: "group", "aria-label": bare(w.title), "data-alive": "", "data-lm-suppress-shortcuts": "true" }, []);
+    furnish(host, { role: "group", "aria-label": bare(w.title), "data-alive": "" }, []);
+    // JupyterLab leaves the arrow keys to an element that has this, and only to that element
+    for (const node of host.querySelectorAll("input, button, [tabindex]")) node.dataset.lmSuppressShortcuts = "true";
     let room = 0;
     const fit = () => {
       const now = Math.floor(panels.getBoundingClientRect().width);

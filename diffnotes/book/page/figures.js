@@ -24,6 +24,17 @@
         says: ["*ᾱ*_t = {alphaBar}, SNR = {snr}.", "Shown one *x*_t, the best guess of its colour is right with probability {right}."],
         try: "Find the time at which you can no longer tell the colours apart. Then pull red and blue further apart, and find it again.",
       },
+      zh: {
+        title: "红蓝两个样本，在走向噪声的路上渐渐分不清彼此",
+        bells: "两条钟形曲线：x_t 若来自红色样本会落在哪里，若来自蓝色样本又会落在哪里",
+        curve: "随 t 变化的曲线：最好的猜测猜对颜色的概率",
+        point: "红蓝距离的一半",
+        controls: { t: "时刻 *t*", half: "距离的一半" },
+        legend: ["来自红色的 *x*_t", "来自蓝色的 *x*_t"],
+        right: "猜对的概率",
+        says: ["*ᾱ*_t = {alphaBar}，SNR = {snr}。", "只看一个 *x*_t，最好的猜测猜对颜色的概率是 {right}。"],
+        try: "找出再也分不清颜色的时刻。然后把红与蓝拉开一些，再找一次。",
+      },
     },
     build(fig) {
       const { w, state } = fig;
@@ -63,6 +74,16 @@
         says: ["*x*_t = (1 − *β*)^p *x*_{t−1} + √*β* *z*_t. From {start} the variance comes to {end} in 200 steps, on its way to {limit}."],
         try: "Which power keeps the variance at 1? Set it, then drag the variance of the data away from 1 and see it come back.",
       },
+      zh: {
+        title: "信号每步乘以 1 − β 的某次幂，许多步之后的方差",
+        curve: "随 t 变化的曲线：x_t 的方差",
+        point: "数据的方差",
+        controls: { power: "指数 *p*", beta: "*β*" },
+        legend: ["*x*_t 的方差", "1"],
+        axis: "方差",
+        says: ["*x*_t = (1 − *β*)^p *x*_{t−1} + √*β* *z*_t。方差从 {start} 出发，200 步后到 {end}，极限是 {limit}。"],
+        try: "哪个指数能让方差保持为 1？把它调出来，再把数据的方差拖离 1，看它怎样回来。",
+      },
     },
     build(fig) {
       const { w, state } = fig;
@@ -96,6 +117,18 @@
         one: "one hump", two: "two humps",
         below: "at most 1, so one hump wherever *x*_t lies.", above: "above 1, so two humps for some *x*_t.",
         try: "Drag *x*_t back and forth. Make *β* small: the way back becomes a Gaussian. Mirror the data: same point, same step, another answer.",
+      },
+      zh: {
+        title: "往回走一步：前向的一步，乘以点的分布",
+        curves: "t − 1 时刻 x 的四条曲线：点分布在哪里，走到给定点的前向一步，逆向的一步，以及与它最接近的高斯",
+        point: "给定的点 x_t",
+        controls: { beta: "*β*_t", bar: "*ᾱ*_{t−1}", mirrored: "把数据左右翻转" },
+        legend: ["*q*(*x*_{t−1})：点分布在哪里", "*q*(*x*_t | *x*_{t−1})：前向的一步", "*q*(*x*_{t−1} | *x*_t)：回来的路", "与它最接近的高斯"],
+        says: ["回来的路在这里有{humps}，与最接近的高斯相差 {kl} 奈特。", "*β*/(1 − *β*) · max *f*″ = {edge}：{verdict}"],
+        scale: "各条密度，高度各自缩放",
+        one: "一个峰", two: "两个峰",
+        below: "不超过 1，所以 *x*_t 在哪里都只有一个峰。", above: "超过 1，所以某些 *x*_t 会有两个峰。",
+        try: "来回拖动 *x*_t。把 *β* 调小，回来的路就变成高斯。翻转数据：同一个点，同样的一步，答案却不同。",
       },
     },
     build(fig) {
@@ -150,6 +183,16 @@
         says: ["Rescaling ({aX}, {aY}) + score ({bX}, {bY}) = drift ({dX}, {dY}).", "A step to *t* − 1 also adds noise of size {noise} in each coordinate. The arrows are drawn × {by}."],
         arrived: ["*t* = 0: arrived at ({x}, {y}).", "“Start over” goes back to where you last put the point."],
         try: "Take steps without noise, then start over and take steps with it. An arrow is not the way that a point goes: in one step the noise is larger.",
+      },
+      zh: {
+        title: "往回一步的漂移，由两部分组成",
+        plane: "平面：t 时刻带噪声的数据，一个可以拖动的点，以及它往回一步的箭头",
+        point: "点 x_t",
+        controls: { t: "时刻 *t*", step: "走一步", still: "不加噪声走一步", over: "重来" },
+        legend: ["缩放部分", "分数部分", "漂移：两者之和", "猜测 *x̂*_0"],
+        says: ["缩放 ({aX}, {aY}) + 分数 ({bX}, {bY}) = 漂移 ({dX}, {dY})。", "走到 *t* − 1 的一步，还要在每个坐标上加大小为 {noise} 的噪声。箭头放大了 {by} 倍。"],
+        arrived: ["*t* = 0：到达 ({x}, {y})。", "「重来」会回到你上次放点的地方。"],
+        try: "先不加噪声地走，再重来，加噪声地走。箭头并不是点走的路：在一步之内，噪声更大。",
       },
     },
     build(fig) {
@@ -214,6 +257,15 @@
         says: ["In nats, *L*_3 + *L*_2 + *L*_1 + *L*_0 = the bound:", "*x*_0 = 0: {L3_0} + {L2_0} + {L1_0} + {L0_0} = {bound_0}; exactly {nll_0}, gap {gap_0}.", "*x*_0 = 1: {L3_1} + {L2_1} + {L1_1} + {L0_1} = {bound_1}; exactly {nll_1}, gap {gap_1}."],
         try: "Each slider puts a share of coin-tossing into one step of the model. Which term does it move? And what is left of the gap when all three are 0?",
       },
+      zh: {
+        title: "两状态链的界，由四项组成",
+        bars: "两根条，分别对应 x_0 = 0 与 x_0 = 1：每根是四项之和，一条线标出精确值",
+        controls: { step1: "第 1 步掷硬币", step2: "第 2 步掷硬币", step3: "第 3 步掷硬币" },
+        legend: ["*L*_3", "*L*_2", "*L*_1", "*L*_0", "−log *p*(*x*_0)"],
+        bar: "*x*_0 = {x}", axis: "奈特",
+        says: ["以奈特计，*L*_3 + *L*_2 + *L*_1 + *L*_0 = 界：", "*x*_0 = 0：{L3_0} + {L2_0} + {L1_0} + {L0_0} = {bound_0}；精确值 {nll_0}，间隙 {gap_0}。", "*x*_0 = 1：{L3_1} + {L2_1} + {L1_1} + {L0_1} = {bound_1}；精确值 {nll_1}，间隙 {gap_1}。"],
+        try: "每个滑块让模型的一步里掺进一份掷硬币。它推动了哪一项？三个都为 0 时，间隙还剩多少？",
+      },
     },
     build(fig) {
       const { w, state } = fig;
@@ -254,6 +306,18 @@
         axis: "variance of the noise in *x*_s",
         says: ["*κ*^2 + *σ*^2 = {turn2} + {sigma2} = {total}, and the room for noise, 1 − *ᾱ*_s, is {room}.", "*x̂*_0 = ({guessX}, {guessY}) and *x*_s = ({x}, {y})."],
         try: "Drag *x*_t. Then turn *η* from 0 to 1: green grows, red shrinks, and the bar stays exactly full. With the slip it is full at both ends, and too full between them.",
+      },
+      zh: {
+        title: "从 t 到 s 的一跳，由三个箭头合成",
+        plane: "平面：数据，可以拖动的点 x_t，以及从原点到 x_s 的三个箭头",
+        bar: "一根条：x_s 中的噪声，有多少是沿用的，有多少是新加的",
+        point: "带噪声的点 x_t",
+        controls: { t: "从 *t*", s: "到 *s*", eta: "*η*", again: "换一份新噪声", slip: "笔误：用 *η* 代替 *η*^2" },
+        legend: ["√*ᾱ*_s · *x̂*_0", "*κε*，沿用的噪声", "*σz*，新加的噪声"],
+        room: "1 − *ᾱ*_s",
+        axis: "*x*_s 中噪声的方差",
+        says: ["*κ*^2 + *σ*^2 = {turn2} + {sigma2} = {total}，噪声的余地 1 − *ᾱ*_s 是 {room}。", "*x̂*_0 = ({guessX}, {guessY})，*x*_s = ({x}, {y})。"],
+        try: "拖动 *x*_t。再把 *η* 从 0 调到 1：绿色变长，红色变短，整根条始终恰好填满。有了那个笔误，两端仍恰好填满，中间却满出来。",
       },
     },
     build(fig) {
@@ -312,6 +376,15 @@
         says: ["From 200 steps down to {steps}, a sample moves {moved} (root mean square).", "Samples lie {off} from the nearest centre; data would lie {ideal}."],
         try: "At *η* = 0 slide the steps down: every point keeps its place as long as it can. At *η* = 1 every number of steps deals anew.",
       },
+      zh: {
+        title: "精确模型的样本，步数随你选",
+        plane: "平面：各个样本，颜色取自起点，每个有一条线连到走 200 步时的位置",
+        controls: { steps: "步数 *S*", eta: "*η*", seed: "随机种子", spacing: "时刻", second: "二阶（2M）" },
+        options: { trailing: "trailing", linspace: "linspace", quadratic: "quadratic" },
+        legend: ["一个样本", "到 200 步时的位置", "数据的中心"],
+        says: ["从 200 步减到 {steps} 步，样本移动了 {moved}（均方根）。", "样本离最近的中心 {off}；真实数据是 {ideal}。"],
+        try: "在 *η* = 0 时把步数调小：每个点尽量守住自己的位置。在 *η* = 1 时，每换一次步数就重新洗牌。",
+      },
     },
     build(fig) {
       const { w, state } = fig;
@@ -369,6 +442,14 @@
         says: ["From {steps} to 100 steps at *η* = {eta}, a pixel moves {moved} of the way from black to white (root mean square).", "The Fréchet distance of a thousand such to real pictures is {frechet} ± {error}."],
         try: "At *η* = 0 slide the steps: each garment is drawn with more care and stays the same. Then do it at *η* = 1.",
       },
+      zh: {
+        title: "六件衣物，随步数与 eta 变化",
+        now: "用 {steps} 步、eta 为 {eta} 画出的六件衣物", best: "同样的六个起点，用 100 步、eta 为 {eta}",
+        controls: { steps: "步数", eta: "*η*" },
+        rows: ["{steps} 步", "100 步"],
+        says: ["*η* = {eta} 时从 {steps} 步增加到 100 步，每个像素移动了黑白之间距离的 {moved}（均方根）。", "一千张这样的图与真实图片的 Fréchet 距离是 {frechet} ± {error}。"],
+        try: "在 *η* = 0 时拖动步数：每件衣物画得更细，却还是那一件。再在 *η* = 1 时试一次。",
+      },
     },
     build(fig) {
       const { w, state, picture } = fig;
@@ -422,6 +503,15 @@
         says: ["The largest of the forty weights is {most}. Together they count like this number of equal ones: {number}.", "The two guesses are {apart} apart."],
         try: "Put *x*_t between two turns of the roll and let *t* fall. At large *t* both guesses agree; at small *t* the memoriser knows one point only.",
       },
+      zh: {
+        title: "死记硬背者的猜测，与真正的答案",
+        plane: "平面：四十个点，大小表示权重，一个可以拖动的带噪声的点，以及两个猜测",
+        point: "带噪声的点 x_t",
+        controls: { t: "时刻 *t*" },
+        legend: ["四十个点，大小即权重", "死记硬背者的猜测", "真正的猜测", "这些点所来自的卷"],
+        says: ["四十个权重中最大的是 {most}。它们合起来相当于 {number} 个相等的权重。", "两个猜测相距 {apart}。"],
+        try: "把 *x*_t 放在卷的两圈之间，让 *t* 变小。*t* 大时两个猜测一致；*t* 小时，死记硬背者只认得一个点。",
+      },
     },
     build(fig) {
       const { w, state } = fig;
@@ -460,6 +550,15 @@
         legend: ["samples", "all data", "centres of the classes"],
         says: ["Width: tilted {tiltedWidth}, DDPM {ddpmWidth}, DDIM {ddimWidth}.", "Centre, to the right: tilted {tiltedCentre}, DDPM {ddpmCentre}, DDIM {ddimCentre}; the class itself has 1."],
         try: "At *w* = 0 all three are the class on the right. Turn *w* up: all become narrower and move away from the other classes, but not alike.",
+      },
+      zh: {
+        title: "引导：倾斜后的密度，以及两种采样器实际得到的",
+        planes: { tilted: "倾斜密度的真实样本", ddpm: "DDPM 的引导样本", ddim: "DDIM 的引导样本" },
+        controls: { w: "引导强度 *w*" },
+        names: { tilted: "倾斜密度", ddpm: "DDPM", ddim: "DDIM" },
+        legend: ["样本", "全部数据", "各类的中心"],
+        says: ["宽度：倾斜密度 {tiltedWidth}，DDPM {ddpmWidth}，DDIM {ddimWidth}。", "中心向右：倾斜密度 {tiltedCentre}，DDPM {ddpmCentre}，DDIM {ddimCentre}；该类本身在 1。"],
+        try: "*w* = 0 时，三者都是右边那一类。把 *w* 调大：三者都变窄，都远离其他类，但程度不同。",
       },
     },
     build(fig) {
@@ -511,6 +610,15 @@
         there: "*t* = {t}, to noise", here: "*t* = {t}, back",
         says: ["{way}: of the variance of the points, {alphaBar} is data and {noise} is noise."],
         try: "Slide from left to right. To the middle, each step adds a little noise. From there a model takes it out again: DDPM with fresh noise at each step, DDIM with none, on smooth paths.",
+      },
+      zh: {
+        title: "从数据到噪声，再回来",
+        plane: "平面：三百个点，从螺旋走到噪声，再回到螺旋",
+        controls: { at: "路程", sampler: "回程用", play: "播放", pause: "暂停" },
+        options: { ddim: "DDIM", ddpm: "DDPM" },
+        there: "*t* = {t}，走向噪声", here: "*t* = {t}，回来",
+        says: ["{way}：在点的方差中，数据占 {alphaBar}，噪声占 {noise}。"],
+        try: "从左拖到右。前一半，每步加一点噪声。后一半，模型再把噪声取出来：DDPM 每步都掺入新噪声，DDIM 一点不掺，走的是光滑的路。",
       },
     },
     build(fig) {
