@@ -13,6 +13,17 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
+# what a verdict says, in Chinese; what a slip is stays as it was printed
+CHINESE = (
+    (r"catches the slip: (.*)", r"抓住了笔误：\1"),
+    (r"holds to (.*)", r"成立，精确到 \1"),
+    (r"holds within (.*) standard errors of (.*)", r"成立，误差不超过 \1 个标准误（标准误为 \2）"),
+    ("holds exactly", "严格成立"),
+    ("holds", "成立"),
+    ("symbolic", "符号推演"),
+    ("exact", "精确计算"),
+    ("Monte Carlo", "蒙特卡洛"),
+)
 VERDICT = re.compile(r"✓ \((?P<label>[a-z0-9-]+)\) (?P<said>.*) · (?P<kind>symbolic|exact|Monte Carlo)")
 
 
@@ -47,6 +58,8 @@ class Verdicts(SphinxTransform):
             refdoc=self.env.docname, refexplicit=False, refwarn=True,
         )  # fmt: skip
         slip = said.startswith("catches the slip: ")
+        if self.config.language == "zh_CN":
+            said, kind = in_chinese(said), in_chinese(kind)
         paragraph = nodes.paragraph("", "", classes=["verdict", "slip"] if slip else ["verdict"])
         paragraph += [nodes.inline("", "✓ ", classes=["tick"]), number, nodes.Text(f" {said} ")]
         count = f" ×{times}" if times > 1 else ""
@@ -55,6 +68,18 @@ class Verdicts(SphinxTransform):
             seen.add(label)
             paragraph["ids"].append(f"check-{label}")
         return paragraph
+
+
+def in_chinese(said: str) -> str:
+    """What a verdict says, or its kind, in Chinese.
+
+    >>> in_chinese("holds within 4 standard errors of 0.3%"), in_chinese("exact")
+    ('成立，误差不超过 4 个标准误（标准误为 0.3%）', '精确计算')
+    """
+    for english, chinese in CHINESE:
+        if re.fullmatch(english, said):
+            return re.sub(english, chinese, said)
+    return said
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

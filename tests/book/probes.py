@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -184,6 +184,57 @@ def squeezed_formulas(page: Page) -> list[str]:
     return [f"a formula has room and is squeezed: {found!r}" for found in page.evaluate(_SQUEEZED_FORMULAS)]
 
 
+_MUTE_FORMULAS = """() => [...document.querySelectorAll('article div.math')].flatMap(math => {
+    const formula = math.querySelector('mjx-container'), number = math.querySelector('.eqno');
+    if (!formula?.getClientRects().length) return [];
+    const [box, style] = [formula.getBoundingClientRect(), getComputedStyle(formula)];
+    const said = [];
+    const scrolls = formula.scrollWidth > formula.clientWidth + 1;
+    if (scrolls && !/local.*scroll/.test(style.backgroundAttachment)) said.push('scrolls without a cue');
+    if (number && number.getBoundingClientRect().top < box.bottom - 1) said.push('has its number beside it');
+    const around = getComputedStyle(math.parentElement);
+    const room = math.parentElement.clientWidth - parseFloat(around.paddingLeft) - parseFloat(around.paddingRight);
+    if (box.width < room - 1) said.push('does not have the whole width');
+    return said.map(what => `${math.id || formula.textContent.slice(0, 60)} ${what}`);
+})"""
+
+_SCROLLING_FORMULAS = """() => [...document.querySelectorAll('article div.math mjx-container')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.closest('div.math').id || e.textContent.slice(0, 60))"""
+
+
+def mute_formulas(page: Page) -> list[str]:
+    """On a phone: displayed formulas with less than the whole width, or that scroll and do not look like it."""
+    return [f"a formula {found}" for found in page.evaluate(_MUTE_FORMULAS)]
+
+
+def scrolling_formulas(page: Page) -> list[str]:
+    """Displayed formulas that are wider than the page."""
+    return list(page.evaluate(_SCROLLING_FORMULAS))
+
+
+_STRANDED = r"""() => {
+    const found = [], skip = 'pre, code, .sig, script, style, svg, mjx-container, .explore, .animation';
+    const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        if (!/^[,.;:!?)\]”’]/.test(node.data) || node.parentElement.closest(skip)) continue;
+        const block = node.parentElement.closest('p, li, dd, dt, td, th, summary, figcaption, h1, h2, h3, h4');
+        const range = document.createRange();
+        range.setEnd(node, 1);
+        range.setStart(node, 0);
+        const mark = range.getBoundingClientRect();
+        if (!block || !mark.width) continue;
+        const left = block.getBoundingClientRect().left + parseFloat(getComputedStyle(block).paddingLeft);
+        if (mark.left < left + 3) found.push(block.textContent.trim().slice(0, 60) + ' … ' + node.data.slice(0, 20));
+    }
+    return found;
+}"""
+
+
+def stranded_punctuation(page: Page) -> list[str]:
+    """Lines that begin with the punctuation of the line above."""
+    return [f"a line begins with punctuation: {found!r}" for found in page.evaluate(_STRANDED)]
+
+
 _CLIPPED_CELLS = """() => [...document.querySelectorAll('article :is(td, th)')]
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 80))"""
 
@@ -196,7 +247,8 @@ def clipped_cells(page: Page) -> list[str]:
 def figures_without_words(page: Page) -> Iterator[str]:
     """Figures whose alt text is missing, a path or a word or two."""
     for alt in page.evaluate("() => [...document.querySelectorAll('article img')].map(i => i.getAttribute('alt'))"):
-        if not alt or len(alt.split()) < 4 or re.search(r"_images|\.(png|jpe?g|svg|gif)\b", alt):
+        said = len((alt or "").split()) + len(re.findall("[\u4e00-\u9fff]", alt or "")) // 2  # two characters a word
+        if not alt or said < 4 or re.search(r"_images|\.(png|jpe?g|svg|gif)\b", alt):
             yield f"a figure is described by {alt!r}"
 
 
@@ -270,11 +322,11 @@ _TARGET = """id => {
 
 def lands_on(page: Page, identity: str) -> str:
     """What keeps the element with this id from being seen, once the page has come to rest; nothing if it is seen."""
-    _at_rest(page)
+    at_rest(page)
     return str(page.evaluate(_TARGET, identity))
 
 
-def _at_rest(page: Page) -> None:
+def at_rest(page: Page) -> None:
     """Wait until two looks in a row see the same scroll position and height."""
     page.evaluate("""() => new Promise(done => {
         let before = '';
@@ -295,45 +347,93 @@ def equation_links(page: Page) -> list[tuple[str, str]]:
     return list(dict.fromkeys(tuple(link.split("#")) for link in links))
 
 
-def lost_equation_links(page: Page) -> Iterator[str]:
+def lost_equation_links(page: Page, asked: Iterable[str] = ()) -> Iterator[str]:
     """Links to equations that do not lead to where the equation is seen.
 
-    One link to each page is clicked, and so are all within this page. The other equations of another page are asked
-    for by their address there, which is what a click does.
+    Every link within this page is clicked, and one to another page. Of this page's equations those that other pages
+    link to, `asked`, are then asked for by their address, which is what a click there does.
     """
     unfold(page)
     home = page.url.split("#")[0]
-    targets: dict[str, list[str]] = {}
-    for address, identity in equation_links(page):
-        targets.setdefault(address, []).append(identity)
-    for address, identities in targets.items():
-        for i, identity in enumerate(identities):
-            if address == home or i == 0:
-                page.locator(f'{EQUATION_LINK}[href$="#{identity}"]').first.click()
-                if address != home:
-                    page.wait_for_url(f"{address}#{identity}")
-                    settle(page)
-            else:
-                page.evaluate("id => { location.hash = id }", identity)
-            if problem := lands_on(page, identity):
-                yield f"{address}#{identity}: {problem}"
-        if address != home:
-            page.goto(home)
-            settle(page)
-            unfold(page)
+    links = equation_links(page)
+    for _, identity in [link for link in links if link[0] == home]:
+        page.locator(f'{EQUATION_LINK}[href$="#{identity}"]').first.click()
+        if problem := lands_on(page, identity):
+            yield f"{identity}: {problem}"
+    for identity in sorted({*asked} - {link[1] for link in links if link[0] == home}):
+        page.evaluate("id => { location.hash = id }", identity)
+        if problem := lands_on(page, identity):
+            yield f"{identity}, from elsewhere: {problem}"
+    for address, identity in [link for link in links if link[0] != home][-1:]:
+        page.locator(f'{EQUATION_LINK}[href$="{address.split("/")[-1]}#{identity}"]').first.click()
+        page.wait_for_url(f"{address}#{identity}")
+        settle(page)
+        if problem := lands_on(page, identity):
+            yield f"{address}#{identity}: {problem}"
+
+
+# ---- the contents ---------------------------------------------------------------------------------------------
+
+_MARKED = """() => {
+    const links = [...document.querySelectorAll('nav.page-toc a[href^="#"]')];
+    const marked = links.filter(link => link.classList.contains('active'));
+    const said = links.filter(link => link.hasAttribute('aria-current'));
+    return [marked, said].map(all => all.map(link => decodeURIComponent(link.hash.slice(1))));
+}"""
+
+_PLACES = """() => [...document.querySelectorAll('nav.page-toc a[href^="#"]')].map(link => {
+    const id = decodeURIComponent(link.hash.slice(1));
+    return [id, document.getElementById(id).getBoundingClientRect().top];
+})"""
+
+
+def marked_section(page: Page) -> str | None:
+    """The section that the contents mark: the one with the mark, which those who do not see it are told of as well."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    marked, said = page.evaluate(_MARKED)
+    assert marked == said, (marked, said)
+    assert len(marked) <= 1, marked
+    return marked[0] if marked else None
+
+
+def stale_marks(page: Page, jumps: int = 9) -> Iterator[str]:
+    """Places of a page, reached in one leap, at which the contents mark another section than the one in view."""
+    reach = page.evaluate("document.documentElement.scrollHeight - innerHeight")
+    high = page.viewport_size["height"]
+    for i in range(jumps):
+        y = reach * ((i * 4) % jumps) / (jumps - 1)  # back and forth
+        page.evaluate("y => scrollTo({ top: y, behavior: 'instant' })", y)
+        marked = marked_section(page)
+        tops = page.evaluate(_PLACES)
+        in_time = [name for name, top in tops if top < 0.1 * high]
+        late = [name for name, top in tops if top > (0.3 if y < reach - high else 1.0) * high]
+        if marked in late or (marked is None and in_time):
+            yield f"at {y:.0f} px the contents mark {marked}, which is not reached"
+        elif marked and in_time and tops.index(next(t for t in tops if t[0] == marked)) < len(in_time) - 1:
+            yield f"at {y:.0f} px the contents mark {marked}, and {in_time[-1]} has come"
+
+
+def unmarked_links(page: Page) -> Iterator[str]:
+    """Links within a page to a section that the contents do not mark then."""
+    for name, _ in page.evaluate(_PLACES):
+        page.evaluate("id => { location.hash = id }", name)
+        at_rest(page)
+        if (marked := marked_section(page)) != name:
+            yield f"#{name}: the contents mark {marked}"
 
 
 # ---- access ---------------------------------------------------------------------------------------------------
 
 
-def barriers(page: Page, colours_only: bool = False) -> Iterator[str]:
+def barriers(page: Page, colours_only: bool = False, within: str | None = None) -> Iterator[str]:
     """What axe-core finds that is serious or critical for people with disabilities.
 
-    With `colours_only` only the contrast is asked for, which is what a theme can change.
+    With `colours_only` only the contrast is asked for, which is what a theme can change. `within`, a selector, takes a
+    part of the page.
     """
     unfold(page)
     rules = {"runOnly": ["color-contrast", "link-in-text-block"]} if colours_only else {}
-    found_by_axe = Axe().run(page, options={"resultTypes": ["violations"], **rules})
+    found_by_axe = Axe().run(page, within, options={"resultTypes": ["violations"], **rules})
     violations: list[dict[str, Any]] = found_by_axe.response["violations"]
     for found in violations:
         if found["impact"] in ("serious", "critical"):

@@ -1,5 +1,6 @@
 """Figures that move, in a browser: dragged, keyed, driven to the ends of their sliders, they say what Python says."""
 
+import functools
 import inspect
 import json
 import math
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Page
-from probes import Log, barriers, contrast, on_a_phone, settle, sideways_scroll
+from probes import WIDE, Log, barriers, contrast, on_a_phone, settle, sideways_scroll
+from site_map import HTML, PAGES, built
 
 from diffnotes import data, ddim, reverse, schedule
 from diffnotes.book import stills
-from diffnotes.book.explore import PAGE, SCRIPTS, STYLE, explore, static
+from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore
 from diffnotes.book.stills import LINEAR, STILLS, WALK
 from diffnotes.guidance import guided
 from diffnotes.mixture import DataMixture
@@ -43,8 +45,8 @@ def folder(tmp_path_factory):
     """Pages with each figure as a live notebook shows it, with all of them, and as the book has them."""
     folder = tmp_path_factory.mktemp("figures")
     shutil.copytree(PAGE, folder / "_static")
-    bare = {name: static(name) for name in STILLS}
     live = {name: explore(name).data for name in STILLS}
+    bare = {name: re.sub(CODE, "", body, flags=re.DOTALL) for name, body in live.items()}
     in_head = f'<link rel="stylesheet" href="_static/{STYLE}">' + "".join(
         f'<script src="_static/{script}"></script>' for script in SCRIPTS
     )
@@ -67,6 +69,27 @@ def name(request) -> str:
     return request.param
 
 
+@pytest.fixture
+def start(figures, open_page):
+    """A function that gives the page of a figure, the figure as at its start: the page is loaded once and kept."""
+
+    def go(name: str) -> tuple[Page, Log]:
+        page, log = open_page(f"{figures}/{name}.html", keep=True)
+        page.set_viewport_size(WIDE)
+        page.evaluate("""async () => {
+            const html = await (await fetch(location)).text();
+            const still = new DOMParser().parseFromString(html, 'text/html').querySelector('.explore');
+            document.querySelector('.explore').replaceWith(document.adoptNode(still));
+            explore.draw.start();
+            scrollTo(0, 0);
+        }""")
+        page.wait_for_function("document.querySelector('.explore').values")
+        page.mouse.move(0, 0)
+        return page, log
+
+    return go
+
+
 def close(ours, theirs, what="", least=0.0) -> None:
     """Equal to 1e-12 of the largest number of an array, or of `least`, the numbers that it is a difference of."""
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
@@ -74,6 +97,11 @@ def close(ours, theirs, what="", least=0.0) -> None:
     size = np.abs(theirs[np.isfinite(theirs)]).max(initial=least)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * size, err_msg=what)
 
+
+# states are come back to
+ring_samples, guided_samples, first_paths = map(
+    functools.cache, (stills.ring_samples, stills.guided_samples, stills.first_paths)
+)
 
 # ---- what each figure says, by Python --------------------------------------------------------------------------
 
@@ -142,7 +170,7 @@ def jump(state):
 
 
 def steps(state):
-    points, best = stills.ring_samples(**state), stills.ring_samples(**state | {"steps": 200})
+    points, best = ring_samples(**state), ring_samples(**state | {"steps": 200})
     off = torch.cdist(points, data.ring().means).amin(1).square().mean().sqrt()
     moved = (points - best).square().sum(1).mean().sqrt()
     return {"moved": moved, "off": off, "points": points, "ideal": 0.1 * math.sqrt(2)}
@@ -169,14 +197,14 @@ def forty_points(state):
 
 def guidance(state):
     values = {}
-    for name, x in stills.guided_samples(state["w"]).items():
+    for name, x in guided_samples(state["w"]).items():
         spread = (x - x.mean(0)).square().sum(1).mean().sqrt()
         values |= {f"{name.lower()}Width": spread, f"{name.lower()}Centre": x[:, 0].mean(), f"made.{name.lower()}": x}
     return values
 
 
 def first_minute(state):
-    there, back = stills.first_paths(state["sampler"])
+    there, back = first_paths(state["sampler"])
     at = state["at"]
     t, points = (at, there[at]) if at <= WALK.T else (2 * WALK.T - at, back[at - WALK.T])
     return {"alphaBar": WALK.alpha_bars[t], "noise": WALK.one_minus_alpha_bars[t], "points": points}
@@ -241,8 +269,8 @@ def test_it_starts_from_its_state(name, figures, open_page):
     assert not log.problems, log.problems
 
 
-def test_sliders_to_their_ends_and_by_key(name, figures, open_page):
-    page, log = open_page(f"{figures}/{name}.html")
+def test_sliders_to_their_ends_and_by_key(name, start):
+    page, log = start(name)
     sliders = page.locator(".explore input[type=range]").all()
     for slider in sliders:
         for key in ("End", "ArrowLeft", "Home", "ArrowRight"):
@@ -256,8 +284,8 @@ def test_sliders_to_their_ends_and_by_key(name, figures, open_page):
     assert not log.problems, log.problems
 
 
-def test_choices_and_buttons(name, figures, open_page):
-    page, log = open_page(f"{figures}/{name}.html")
+def test_choices_and_buttons(name, start):
+    page, log = start(name)
     if name == "first-minute":  # where the choice matters
         page.locator("input[type=range]").fill("60")
     for choice in page.locator(".explore input[type=radio]").all():
@@ -275,8 +303,8 @@ def test_choices_and_buttons(name, figures, open_page):
 
 
 @pytest.mark.parametrize("name", DRAGGED)
-def test_points_are_dragged_and_keyed(name, figures, open_page):
-    page, log = open_page(f"{figures}/{name}.html")
+def test_points_are_dragged_and_keyed(name, start):
+    page, log = start(name)
     handles = page.get_by_role("slider").and_(page.locator(".handle")).all()
     assert handles
     for handle in handles:
@@ -332,8 +360,8 @@ def test_points_follow_a_finger(name, figures, browser):
     context.close()
 
 
-def test_t_stays_above_s(figures, open_page):
-    page, _ = open_page(f"{figures}/jump.html")
+def test_t_stays_above_s(start):
+    page, _ = start("jump")
     t, s = page.locator("input[type=range]").all()[:2]
     s.fill("700")
     assert [look(page)[0][key] for key in "ts"] == [701, 700]
@@ -342,8 +370,8 @@ def test_t_stays_above_s(figures, open_page):
     holds(page, "jump")
 
 
-def test_steps_of_a_walk_lead_to_the_data(figures, open_page):
-    page, _ = open_page(f"{figures}/drift.html")
+def test_steps_of_a_walk_lead_to_the_data(start):
+    page, _ = start("drift")
     start = look(page)[0]
     for button, fresh in (("step", True), ("step without noise", False)):
         state = look(page)[0]
@@ -361,8 +389,8 @@ def test_steps_of_a_walk_lead_to_the_data(figures, open_page):
     assert {key: look(page)[0][key] for key in "xt"} == {key: start[key] for key in "xt"}
 
 
-def test_the_first_page_plays_only_when_asked(figures, open_page):
-    page, _ = open_page(f"{figures}/first-minute.html")
+def test_the_first_page_plays_only_when_asked(start):
+    page, _ = start("first-minute")
     page.wait_for_timeout(300)
     assert look(page)[0]["at"] == 0
     page.get_by_role("button", name="play").click()
@@ -441,9 +469,9 @@ def test_a_phone_does_not_scroll_sideways(letters, scheme, figures, open_page):
     assert not small, small
 
 
-def test_nothing_below_is_moved(name, figures, open_page):
+def test_nothing_below_is_moved(name, start):
     """The height of a figure is the same wherever its sliders stand, on a wide window and on a phone."""
-    page, _ = open_page(f"{figures}/{name}.html")
+    page, _ = start(name)
     for width in (1000, 375):
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(200)
@@ -506,6 +534,48 @@ def test_without_scripts_there_is_a_picture(figures, browser):
         assert len(image.get_attribute("alt").split()) >= 5
         assert image.bounding_box()["width"] > 300
     assert page.locator(".explore img").count() == len(STILLS)
+    context.close()
+
+
+# ---- in the book --------------------------------------------------------------------------------------------------
+
+HOST = '<div class="explore"'
+IN_THE_BOOK = [name for name in PAGES if built(name).is_file() and HOST in built(name).read_text("utf-8")]
+
+
+@pytest.fixture(scope="module")
+def site(serve) -> str:
+    return serve(HTML)
+
+
+def test_the_book_shows_every_figure(site):
+    pages = [built(page).read_text("utf-8") for page in PAGES]
+    assert {name for page in pages for name in re.findall('class="explore" data-figure="([^"]*)"', page)} == set(STILLS)
+
+
+@pytest.mark.parametrize("page_name", IN_THE_BOOK)
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (375, False), (375, True)])
+def test_figures_come_to_life_in_the_book(page_name, width, dark, site, browser):
+    """Wide and on a phone, in light and dark, for those who want no motion as well: alive, silent, open to all."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce" if dark else "no-preference",
+    )
+    context.set_default_timeout(120_000)
+    log = Log(context)
+    page = context.new_page()
+    page.goto(f"{site}/{page_name}.html")
+    settle(page)
+    assert page.locator(".explore").count() == page.locator(".explore[data-alive]").count()
+    assert page.evaluate("[...document.querySelectorAll('.explore')].every(host => host.values)")
+    assert not (dark and page.get_by_role("button", name="play", exact=True).count())
+    assert page.evaluate("""() => [...document.querySelectorAll('.explore')].every(host => {
+        const box = host.getBoundingClientRect();
+        return box.left >= 0 && box.right <= innerWidth + 1 && host.scrollWidth <= host.clientWidth + 1;
+    })""")
+    assert not log.problems, log.problems
+    assert not (found := list(barriers(page, within=".explore"))), "\n".join(found)
     context.close()
 
 

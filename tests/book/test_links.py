@@ -1,11 +1,16 @@
-"""The built files, read without a browser: dead links, requests to come, and weight."""
+"""The built files, read without a browser: links, ways on, requests to come, and weight."""
 
+import ast
+import re
+import textwrap
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from site_map import HTML, PAGES, built, source
+from site_map import HTML, PAGES, ROOT, built, source
+
+from diffnotes.book.explore import SCRIPTS, STYLE
 
 MOST_BYTES = 3_000_000
 ASKS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
@@ -50,7 +55,8 @@ def requests_to_come(path: Path) -> list[str]:
 
 def weight(path: Path) -> int:
     """The bytes of a page and of its own pictures."""
-    pictures = {urlsplit(e["src"]).path for e in parse(path).find_all("img", src=True)}
+    addresses = {urlsplit(e["src"]) for e in parse(path).find_all("img", src=True)}
+    pictures = {address.path for address in addresses if address.scheme != "data"}  # those are in the page itself
     files = [(path.parent / unquote(p)).resolve() for p in pictures if p]
     return path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file())
 
@@ -80,6 +86,112 @@ def test_a_page_is_light(name):
     assert weight(built(name)) <= MOST_BYTES
 
 
+def addresses_of_nobody(soup: BeautifulSoup) -> list[str]:
+    """Links to the placeholder for an account that is not known yet."""
+    return [a["href"] for a in soup.find_all("a", href=True) if re.search("<|%3c|&lt;", a["href"], re.IGNORECASE)]
+
+
+@needs_the_book
+def test_no_button_leads_to_the_placeholder():
+    problems = [f"{path.name}: {found}" for path in HTML.rglob("*.html") for found in addresses_of_nobody(parse(path))]
+    assert not problems, "\n".join(problems)
+
+
+@needs_the_book
+def test_no_page_shows_how_a_fresh_machine_is_set_up():
+    for name in PAGES:
+        assert "find_spec" not in parse(built(name)).get_text(), name
+
+
+@needs_the_book
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_only_pages_with_a_figure_that_moves_load_its_code(name):
+    soup = parse(built(name))
+    loaded = [e.get("src") or e.get("href") for e in soup.find_all(["script", "link"])]
+    loaded = [Path(urlsplit(address).path).name for address in loaded if address]
+    moving = soup.find(class_="explore") is not None
+    assert [file for file in loaded if file in SCRIPTS] == list(SCRIPTS if moving else ())
+    assert (STYLE in loaded) is moving
+
+
+# ---- ways through the book ------------------------------------------------------------------------------------------
+
+CORE = [name for name in PAGES if f"{name}-deeper" in PAGES]
+
+
+def ways(name: str) -> dict[str, str | None]:
+    """Where the foot of a page leads, by the class of the link."""
+    soup = parse(built(name))
+    found = {kind: soup.select_one(f"a.{kind}-{side}") for kind, side in (("left", "prev"), ("right", "next"))}
+    found["deeper"] = soup.select_one("p.deeper a")
+    return {kind: link["href"].removesuffix(".html") if link else None for kind, link in found.items()}
+
+
+@needs_the_book
+@pytest.mark.parametrize("name", CORE)
+def test_a_core_page_leads_to_the_next_chapter_and_deeper(name):
+    i = CORE.index(name)
+    around = ["index", *(core.removeprefix("book/") for core in CORE), "stuck"]
+    before, here, after = around[i : i + 3]
+    assert ways(name) == {"left": before, "right": after, "deeper": f"{here}-deeper"}
+    assert ways(f"{name}-deeper") == {"left": here, "right": after, "deeper": None}
+
+
+@needs_the_book
+@pytest.mark.parametrize("name", CORE)
+def test_the_side_shows_each_chapter_with_its_deeper_page_within(name):
+    """Of the chapter that is read they are seen, of the others one arrow away; and they have no number of a section."""
+    chapters = parse(built(name)).select("nav.bd-links li.toctree-l1:has(> details)")
+    assert len(chapters) == len(CORE)
+    for chapter, core in zip(chapters, CORE, strict=True):
+        (deeper,) = chapter.select("li.toctree-l2 a")
+        assert deeper["href"] == f"{core}-deeper.html".removeprefix("book/")
+        assert re.match("[A-Z]", deeper.get_text())
+        assert chapter.details.has_attr("open") is (core == name)
+
+
+@needs_the_book
+@pytest.mark.parametrize("name", [page for core in CORE for page in (core, f"{core}-deeper")])
+def test_a_page_says_first_how_long_it_takes(name):
+    line = parse(built(name)).select_one("article h1 + p.orientation")
+    assert line, "no line below the title"
+    assert re.match(r"About \d+ minutes · \d+ checked equations", line.get_text())
+    assert not line.find("em", recursive=False)
+
+
+@needs_the_book
+def test_the_printed_book_is_linked_where_it_lies_beside_the_pages():
+    link = parse(built("book/index")).select_one("article a[href$='.pdf']")
+    assert (link is not None) is bool(list(HTML.glob("*.pdf")))
+
+
+# ---- the package's reference ----------------------------------------------------------------------------------------
+
+
+def set_in(docstring: str) -> list[str]:
+    """The blocks of a docstring that are indented after an empty line: commands, lists of files."""
+    blocks = re.findall(r"(?m)^\S.*\n\n((?:    .*\n|\n(?=    ))+)", f"{docstring}\n")
+    return [textwrap.dedent(block).strip() for block in blocks if ">>>" not in block]
+
+
+@needs_the_book
+def test_commands_in_docstrings_are_shown_line_by_line():
+    soup = parse(built("book/api"))
+    shown = [pre.get_text().strip() for pre in soup.find_all("pre")]
+    expected = [
+        block
+        for path in sorted((ROOT / "diffnotes").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Module)
+        for block in set_in(ast.get_docstring(node) or "")
+        if path.stem not in ("__init__", "__main__")
+    ]
+    assert len(expected) >= 3
+    for block in expected:
+        assert block in shown, block
+    assert not re.findall(r"\s–\w+", soup.article.get_text())  # what was an option's two hyphens
+
+
 # ---- and these find what they look for ------------------------------------------------------------------------
 
 
@@ -95,6 +207,12 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(tmp_path) == ["a.html: no place for b.html#here", "b.html: no file for c.png"]
 
 
+def test_addresses_of_nobody_are_found():
+    for address in ("https://github.com/<account>/x", "https://colab.org/%3Caccount%3E", "//x/&lt;account&gt;"):
+        assert addresses_of_nobody(BeautifulSoup(page(f'<a href="{address}">x</a>'), "html.parser"))
+    assert not addresses_of_nobody(BeautifulSoup(page("<a href='https://github.com/me'>&lt;x&gt;</a>"), "html.parser"))
+
+
 def test_requests_to_come_are_found(tmp_path):
     path = tmp_path / "a.html"
     path.write_text(page("<a href='https://x.org'></a><img src='a.png'><script src='/b.js'></script>"))
@@ -105,6 +223,6 @@ def test_requests_to_come_are_found(tmp_path):
 
 def test_pictures_weigh(tmp_path):
     path = tmp_path / "a.html"
-    path.write_text(page("<img src='a.png'><img src='a.png'>"))
+    path.write_text(page(f"<img src='a.png'><img src='a.png'><img src='data:image/png;base64,{'A' * 5000}'>"))
     (tmp_path / "a.png").write_bytes(b"x" * 1000)
     assert weight(path) == path.stat().st_size + 1000

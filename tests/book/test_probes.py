@@ -15,10 +15,13 @@ from probes import (
     figures_without_words,
     formulas,
     lost_equation_links,
+    mute_formulas,
     on_a_phone,
+    scrolling_formulas,
     search_boxes,
     sheet_and_ink,
     sideways_scroll,
+    stranded_punctuation,
     unreadable_figures,
 )
 
@@ -167,6 +170,36 @@ def test_cut_formulas_are_found(show, style, cut, around):
 def test_clipped_cells_are_found(show, style, cell, clipped):
     page, _ = show(f"<table style='{style}'><tr><td>{cell}</td><td>1</td><td>2</td></tr></table>")
     assert bool(clipped_cells(page)) is clipped
+
+
+@pytest.mark.parametrize(
+    ("body", "stranded"),
+    [
+        ("<p>So <b>x</b>, and</p>", False),
+        ("<p>So <b>x</b><br>, and</p>", True),
+        ("<p>So <code>x<br></code><code>...</code></p>", False),
+    ],
+)
+def test_stranded_punctuation_is_found(show, body, stranded):
+    page, _ = show(body)
+    assert bool(stranded_punctuation(page)) is stranded
+
+
+@pytest.mark.parametrize(
+    ("style", "said"),
+    [
+        ("overflow: auto", "scrolls without a cue"),
+        ("overflow: auto; background: linear-gradient(red, red) local, linear-gradient(red, red) scroll", None),
+        ("float: left; max-width: 50%; overflow: auto", "does not have the whole width"),
+    ],
+)
+def test_mute_formulas_are_found(show, style, said):
+    formula = f"<mjx-container style='display: block; {style}'><div style='width: 600px'>x</div></mjx-container>"
+    page, _ = show(f"<div class='math'>{formula}<span class='eqno'>(1)</span></div>")
+    with on_a_phone(page):
+        assert len(scrolling_formulas(page)) == 1
+        found = mute_formulas(page)
+        assert any(said in problem for problem in found) if said else not found, found
 
 
 @pytest.mark.parametrize("alt", ["", "../_images/a_plot of one thing.png", "figure", "two words"])

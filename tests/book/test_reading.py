@@ -1,8 +1,10 @@
 """What a reader does with the book: plays an animation, opens a solution, searches, uses a phone, turns it dark."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
-from probes import NARROW, formulas, search_boxes, settle
+from probes import NARROW, at_rest, barriers, formulas, search_boxes, settle, unfold
 from site_map import HTML, PAGES, source
 
 pytestmark = pytest.mark.browser
@@ -93,13 +95,106 @@ def test_search_finds_a_term(term, site, open_page):
     page.get_by_role("searchbox").or_(page.locator("dialog input[type=search]")).first.fill(term)
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=*")
-    result = page.locator("#search-results li a").filter(has_text="forward process").first
+    result = page.locator("#search-results li > a").filter(has_text="forward process").first
     result.wait_for()
     result.click()
     settle(page)
-    assert "/book/01-forward.html" in page.url
+    assert "/book/01-forward" in page.url
     assert page.locator("article .highlighted").count() > 0  # marked where it is found
     assert not log.problems
+
+
+RAW_TEX = re.compile(r"\\[a-zA-Z(\[]")
+
+
+@pytest.mark.parametrize("term", ["drift", "eta", "variance"])
+def test_search_leads_to_sections(term, site, open_page):
+    """Each page that is found leads to a section with the word, and shows the lines it stands in."""
+    page, log = open_page(f"{site}/search.html?q={term}")
+    page.locator("#search-results .search-summary", has_text=re.compile(r"\d+ page")).wait_for()
+    found = page.locator("#search-results ul.search > li:has(> div)")
+    page.wait_for_load_state("networkidle")
+    settle(page)
+    assert found.count() >= 3
+    for result in found.all():
+        link, lines = str(result.locator("a").first.get_attribute("href")), result.locator("p.context").all()
+        assert re.search(r"#[\w.-]+$", link), f"{link} is the top of a page"
+        assert 1 <= len(lines) <= 3
+        for line in lines:
+            text = " ".join(line.inner_text().split())
+            assert not RAW_TEX.search(text), text
+            assert len(text) < 700
+            assert not re.match("(Contents|… ?Contents)", text)
+            assert line.locator("span.math:not(:has(mjx-container))").count() == 0
+    section = found.locator("a.section").first
+    address = str(section.get_attribute("href"))
+    section.click()
+    page.wait_for_url(f"**/{address.split('/')[-1]}")
+    settle(page)
+    arrived = page.locator(f"#{address.split('#')[1]}")
+    expect(arrived.locator(":is(h1, h2, h3, h4)").first).to_be_in_viewport()
+    expect(arrived).to_contain_text(re.compile(term, re.IGNORECASE))
+    assert not log.problems, log.problems
+
+
+WITH_FIGURES = [name for name in PAGES if '"figure"' in source(name).read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_figures_are_numbered(name, site, open_page):
+    """1.1, 1.2 and so on, each with a caption that is a sentence."""
+    page, _ = open_page(f"{site}/{name}.html", keep=True)
+    unnumbered = page.evaluate("""() => [...document.querySelectorAll('article div.cell_output :is(img, .explore)')]
+        .filter(e => !e.closest('.animation, .explore img, figure, .explore .explore'))
+        .filter(e => !e.parentElement.closest('.explore'))
+        .map(e => e.alt || e.dataset.figure)""")
+    assert not unnumbered, unnumbered
+    captions = page.locator("article figure figcaption").all_inner_texts()
+    numbers = [re.match(r"Fig\. (\d+)\.(\d+) (?=\S)", caption) for caption in captions]
+    assert all(numbers), captions
+    chapter = int(name.split("/")[1][:2])
+    places = [int(number[2]) for number in numbers]
+    assert {int(number[1]) for number in numbers} == {chapter}
+    assert places == list(range(places[0], places[0] + len(places)))
+    assert all(caption.rstrip(" #").endswith((".", "?", "”", ")")) for caption in captions), captions
+
+
+@pytest.mark.parametrize("name", WITH_FIGURES)
+def test_figures_are_enlarged(name, site, open_page):
+    """By a tap or a key, each with its words; Escape closes it, and the reader is where they were."""
+    page, log = open_page(f"{site}/{name}.html")
+    page.set_viewport_size(NARROW)
+    unfold(page)
+    page.wait_for_timeout(300)  # the layout follows
+    images = page.locator("article figure img:not(.explore img, .animation img)").all()
+    assert len(images) == page.locator("button.enlarge").count()
+    dialog = page.locator("dialog.enlarged")
+    for i, image in enumerate(images):
+        button = image.locator("xpath=following-sibling::button")
+        image.scroll_into_view_if_needed()
+        at_rest(page)
+        shown, scrolled = image.bounding_box()["width"], page.evaluate("scrollY")
+        if i % 2:
+            button.evaluate("e => e.focus({ preventScroll: true })")
+            page.keyboard.press("Enter")
+        else:
+            image.click()
+        large = dialog.locator("img")
+        assert large.get_attribute("alt") == image.get_attribute("alt")
+        assert large.bounding_box()["width"] > 1.2 * shown or shown >= large.evaluate("e => e.naturalWidth")
+        assert dialog.evaluate("e => e.contains(document.activeElement) && e.matches(':modal')")
+        if i == 0:
+            dialog.get_by_role("button").click()
+        elif i == 1:
+            large.click()
+        else:
+            page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        assert button.evaluate("e => e === document.activeElement")
+        assert page.evaluate("scrollY") == scrolled
+    assert not log.problems, log.problems
+    images[0].click()
+    assert not list(barriers(page, within="dialog.enlarged"))
 
 
 def test_a_phone_finds_the_contents_and_the_search(site, open_page):
