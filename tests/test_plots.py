@@ -1,5 +1,9 @@
 """plots.py: what a figure is made of. (How it looks is looked at.)"""
 
+import base64
+import io
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -8,9 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from matplotlib.collections import Collection
 from matplotlib.colors import to_rgb
 from matplotlib.quiver import Quiver
+from nbclient import NotebookClient
+from nbformat import v4
+from PIL import Image
 
 from diffnotes.book import plots
 
@@ -76,3 +84,39 @@ def test_the_u_net_is_drawn_with_its_sides_and_skips() -> None:
     arcs = [(text.xyann[0], text.xy[0]) for text in ax.texts if hasattr(text, "xyann")]
     assert arcs == [(1, 3)]  # from down.0.0 to up.0.0, and no other
     plt.close()
+
+
+def test_a_player_shows_its_first_frame_before_any_script_runs() -> None:
+    fig, ax = plt.subplots(figsize=(2, 1))
+    page = plots.player(fig, lambda i: ax.plot([0, i]), 3, "a line that rises", name="line").data
+    image = BeautifulSoup(page, "html.parser").img
+    assert image is not None
+    size = Image.open(io.BytesIO(base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,")))).size
+    assert size == (int(str(image["width"])), int(str(image["height"]))) == (160, 80)
+    frames = re.findall(r'frames\[\d\] = "([^"]*)"', page.replace("\\\n", ""))
+    assert len(frames) == 3
+    assert image["src"] == frames[0] != frames[1]
+    assert "height: auto" in str(image["style"])  # in a narrow page it keeps its shape
+
+
+PANEL = """
+import matplotlib.pyplot as plt
+from ipywidgets import IntSlider
+from diffnotes.book import plots
+
+def draw(n):
+    plt.plot(range(n), range(n))
+    plt.show()
+
+plots.panel(draw, n=IntSlider(2, max=9))
+"""
+LOOK = "shown = Out[1].children[-1].outputs; print(len(shown), *shown[0]['data'])"
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_panel_draws_at_once_and_its_cell_saves_the_same() -> None:
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(PANEL), v4.new_code_cell(LOOK)])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    (panel,), (printed,) = (cell.outputs for cell in notebook.cells)
+    assert panel.data["text/plain"] == "VBox(children=(IntSlider(value=2, description='n', max=9), Output()))"
+    assert printed.text.split() == ["1", "text/plain", "image/png"]
