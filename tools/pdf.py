@@ -1,4 +1,6 @@
-"""The whole book as one PDF: `python tools/pdf.py [OUT]`, after `make book`. Needs a Chromium.
+"""The whole book as one PDF: `python tools/pdf.py [--zh]`, after `make book`. Needs a Chromium.
+
+`--zh` prints the Chinese edition, for which a font with Chinese letters is needed (on Debian, fonts-noto-cjk).
 
 Sphinx joins all pages into one (with its singlehtml builder and the outputs that `make book` has cached); Chromium sets
 the formulas and prints it. Equation numbers, links between chapters and the outline are kept.
@@ -16,14 +18,14 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILT = ROOT / "_build" / "singlehtml"
+BUILD = ROOT / "_build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Hide what only a screen needs; of an animation, show one frame.
 PRINT = """
 .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .header-article, .prev-next-area,
 .bd-footer, .bd-footer-content, .headerlink, .copybtn, .skip-link, #pst-skip-link, .pst-scroll-pixel-helper,
-.anim-controls, .back-to-top, #pst-back-to-top {
+.anim-controls, button.enlarge, .back-to-top, #pst-back-to-top {
     display: none !important;
 }
 .bd-container, .bd-container__inner, .bd-content, .bd-main, .bd-article-container, .bd-article, .bd-page-width {
@@ -84,21 +86,23 @@ def print_page(folder: Path, target: Path, browser: str) -> None:
     server.shutdown()
 
 
-def main(target: Path) -> None:
+def main(chinese: bool) -> None:
     """Build the single page, print it, and say where it is."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"printing needs a Chromium: none of {', '.join(BROWSERS)} is installed")
+    if chinese and not subprocess.run(["fc-list", ":lang=zh"], check=True, capture_output=True).stdout:
+        sys.exit("printing Chinese needs a font with Chinese letters (on Debian, fonts-noto-cjk)")
+    source = BUILD / "zh" if chinese else ROOT
+    built, target = source / "_build" / "singlehtml", BUILD / f"from-ddpm-to-ddim{'-zh' * chinese}.pdf"
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "--builder", "singlehtml"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    shutil.copy(BUILT / "book" / "index.html", BUILT)  # its links to scripts and pictures start there
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print_page(BUILT, target, browser)
+    subprocess.run(command, cwd=source, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    shutil.copy(built / "book" / "index.html", built)  # its links to scripts and pictures start there
+    print_page(built, target, browser)
     print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:] or [str(ROOT / "_build" / "from-ddpm-to-ddim.pdf")]
-    if len(words) > 1 or not words[0].endswith(".pdf"):
-        sys.exit(f"usage: python tools/pdf.py [OUT], a .pdf, got {' '.join(words)}")
-    main(Path(words[0]))
+    if sys.argv[1:] not in ([], ["--zh"]):
+        sys.exit(f"usage: python tools/pdf.py [--zh], got {' '.join(sys.argv[1:])}")
+    main(bool(sys.argv[1:]))
