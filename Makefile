@@ -14,7 +14,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf test lint types matrix mutants bench format notebooks serve lab account clean distclean
+.PHONY: help setup book translation pdf test lint types matrix mutants bench format notebooks live serve lab account clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +28,16 @@ $(READY): requirements.txt pyproject.toml
 	@rm -rf .mypy_cache # it does not see what was installed
 	@touch $@
 
-book: $(READY)  ## render the book, from the notebooks as they are saved, into _build/html
+book: $(READY)  ## render the book, from the notebooks as they are saved, into _build/html; the Chinese edition into its zh/
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
+	$(BIN)/python tools/chinese.py
 
-pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chromium)
-	$(BIN)/python tools/pdf.py
+translation: $(READY)  ## list what the Chinese edition lacks, and what is stale in it
+	$(BIN)/python tools/translation.py
+
+pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chromium), and link it from the pages (EDITION=zh: Chinese)
+	$(BIN)/python tools/pdf.py $(if $(EDITION),--$(EDITION))
+	$(MAKE) book
 
 test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
@@ -68,11 +73,14 @@ format: $(READY)  ## let ruff mend what it can
 notebooks: $(READY)  ## run every notebook and save it with its outputs (BOOK=book/01-forward.ipynb: only that)
 	$(ONE_THREAD) $(BIN)/python tools/notebooks.py $(BOOK)
 
+live: $(READY)  ## export the chapters for JupyterLab, Colab and GitHub to _build/live: numbered equations, links that work
+	$(BIN)/python -m tools.live
+
 serve: book  ## build, then serve the book on http://localhost:8000
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab book
+lab: live  ## open the exported chapters in JupyterLab (made anew each time: save what you change under another name)
+	$(BIN)/jupyter lab _build/live/book
 
 account:  ## NAME=you: put your GitHub account into every address of the repository
 	@$(PYTHON) tools/account.py $(NAME)

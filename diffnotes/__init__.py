@@ -1,3 +1,3 @@
 """The package behind the book *From DDPM to DDIM*: one module per idea, to be read beside its chapter."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

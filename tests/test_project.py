@@ -150,6 +150,10 @@ def test_the_map_on_the_front_page_has_every_page_of_the_book():
     pages = [Path(chapter["file"]).name for part in toc["parts"] for chapter in part["chapters"]]
     linked = re.findall(r"^(?:\d+\.|-) \[[^\]]+\]\(([\w-]+)\.\w+\)", (ROOT / "book/index.md").read_text("utf-8"), re.M)
     assert linked == pages
+    deeper = [
+        Path(page["file"]).name for part in toc["parts"] for c in part["chapters"] for page in c.get("sections", [])
+    ]
+    assert re.findall(r"\[Deeper\]\(([\w-]+)\.ipynb\)", (ROOT / "book/index.md").read_text("utf-8")) == deeper
 
 
 def test_the_reference_has_every_module():
