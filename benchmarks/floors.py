@@ -17,6 +17,7 @@ from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.reverse import ddpm_sample
 from diffnotes.schedule import NoiseSchedule
+from diffnotes.training.networks import Network
 from diffnotes.training.presets import Preset
 
 Task = Callable[[], Any]
@@ -109,9 +110,9 @@ def bare_step(preset: Preset, net: nn.Module, call: Callable[..., Tensor], devic
     return step
 
 
-def their_network(ours: nn.Module, config: dict[str, Any], side: int) -> Any:
-    """diffusers' U-Net with the levels and blocks of a `UNet` of this configuration, and nearly as many weights."""
-    multipliers, levels = config["multipliers"], len(config["multipliers"])
+def their_network(ours: Network, side: int) -> Any:
+    """diffusers' U-Net with the levels and blocks of `ours`, and nearly as many weights."""
+    config, multipliers, levels = ours.config, ours.config["multipliers"], len(ours.config["multipliers"])
 
     def make(width: int) -> Any:
         return importlib.import_module("diffusers").UNet2DModel(

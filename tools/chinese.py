@@ -5,6 +5,7 @@ too, for both: a section has the id that it has in English, and each page has a 
 """
 
 import filecmp
+import functools
 import html
 import itertools
 import json
@@ -150,7 +151,9 @@ def build() -> int:
 # ---- the Sphinx extension -------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def anchors() -> dict[str, Any]:
+    """What `prepare` wrote, read once in a build."""
     return json.loads(ANCHORS.read_text("utf-8"))  # type: ignore[no-any-return]
 
 

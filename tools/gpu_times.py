@@ -185,7 +185,7 @@ def the_bare_step(job: "Job", preset: Preset, compile: bool) -> tuple[Network, T
 def their_step(job: "Job", preset: Preset, compile: bool) -> tuple[Any, Task]:
     """The bare step with diffusers' U-Net, of as many weights, in the place of ours."""
     ours, (_, side, _) = preset.network(), preset.shape or FASHION
-    net = their_network(ours, ours.config, side).to(job.device).to(memory_format=torch.channels_last)
+    net = their_network(ours, side).to(job.device).to(memory_format=torch.channels_last)
     call = torch.compile(net) if compile else net
     return net, bare_step(preset, net, lambda x, t, y: call(x, t, y).sample, job.device)
 

@@ -19,8 +19,9 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
+from diffnotes.book.ledger import DEEPER
+
 ROOT = Path(__file__).resolve().parent.parent
-DEEPER = "-deeper"
 ON_PAPER = re.compile(r"<!-- printed: (.*?)\[(.*?)\]\(PDF\)(.*?) -->")
 SCRIPTS = ("maths.js", "draw.js", "figures.js", "start.js")  # in this order
 

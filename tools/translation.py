@@ -115,7 +115,7 @@ def written(found: list[Part]) -> str:
 
 def formulas(text: str) -> list[str]:
     """The displayed formulas with their labels."""
-    return [" ".join(found.split()) for found in re.findall(r"\$\$.+?\$\$(?:[ \t]*\([^()\s]+\))?", text, re.DOTALL)]
+    return [" ".join(found[0].split()) for found in ledger.DISPLAY.finditer(text)]
 
 
 def targets(text: str) -> Counter[str]:
@@ -188,9 +188,8 @@ def sync(english: Path, chinese: Path) -> None:
     if english.suffix == ".md":
         ours = parts(english)
         by_digest = {part.translates: part for part in known.values() if part.translates}
-        stale = {
-            name: part for name, part in known.items() if part.translates not in map(digest, (p.text for p in ours))
-        }
+        current = {digest(part.text) for part in ours}
+        stale = {name: part for name, part in known.items() if part.translates not in current}
         found = []
         for part in ours:
             old = by_digest.get(digest(part.text)) or stale.get(part.name)
@@ -200,19 +199,19 @@ def sync(english: Path, chinese: Path) -> None:
     notebook = json.loads(english.read_text("utf-8"))
     old_cells = {c["id"]: c for c in json.loads(chinese.read_text("utf-8"))["cells"]} if chinese.exists() else {}
     for cell in notebook["cells"]:
-        old = old_cells.get(cell["id"])
-        translated = old is not None and bool(old["metadata"].get(KEY))
-        if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-            if figure_words(cell):
-                words = copy.deepcopy(old["metadata"].get("mystnb") if translated and old else None)
-                if words:
-                    words.get("figure", {})["name"] = cell["metadata"]["mystnb"]["figure"]["name"]
-                    cell["metadata"]["mystnb"] = words
-                cell["metadata"][KEY] = old["metadata"][KEY] if translated and old else ""
-        else:
-            cell["source"] = old["source"] if translated and old else cell["source"]
-            cell["metadata"][KEY] = old["metadata"][KEY] if translated and old else ""
+        translated = old_cells.get(cell["id"], {"metadata": {}})  # or not, where it remembers nothing
+        digest_then = translated["metadata"].get(KEY, "")
+        if cell["cell_type"] == "markdown":
+            cell["source"] = translated["source"] if digest_then else cell["source"]
+            cell["metadata"][KEY] = digest_then
+            continue
+        cell["outputs"], cell["execution_count"] = [], None
+        if figure_words(cell):
+            words = copy.deepcopy(translated["metadata"].get("mystnb")) if digest_then else None
+            if words:
+                words.get("figure", {})["name"] = cell["metadata"]["mystnb"]["figure"]["name"]
+                cell["metadata"]["mystnb"] = words
+            cell["metadata"][KEY] = digest_then
     save(chinese, notebook)
 
 
@@ -235,7 +234,7 @@ def done(english: Path, chinese: Path, names: list[str]) -> list[str]:
 
 
 def save(path: Path, notebook: dict[str, Any]) -> None:
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=False) + "\n", "utf-8")
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def main() -> None:

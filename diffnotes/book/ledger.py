@@ -24,7 +24,7 @@ KINDS = {"symbolic": "symbolic", "exact": "exact", "monte_carlo": "Monte Carlo"}
 
 # `$$ ... $$ (label)`, the only form of a labelled equation in the book. Blocks without a label match too, so that the
 # next search starts after them and not at their closing `$$`
-_DISPLAY = re.compile(r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[^()\s]+)\))?", re.DOTALL)
+DISPLAY = re.compile(r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[^()\s]+)\))?", re.DOTALL)
 _FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
 
@@ -117,7 +117,7 @@ def prose(cell: dict[str, Any]) -> str:
 
 def labelled_equations(cell: dict[str, Any]) -> list[tuple[str, str]]:
     """The (label, TeX) pairs of the labelled equations in a cell."""
-    displays = _DISPLAY.finditer(prose(cell))
+    displays = DISPLAY.finditer(prose(cell))
     return [(found["label"], found["tex"].strip()) for found in displays if found["label"]]
 
 

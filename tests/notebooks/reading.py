@@ -20,7 +20,6 @@ WORDS_A_MINUTE = 240
 FORMULAS_A_MINUTE = 4
 
 SOLUTION = re.compile(r"<details>.*?</details>", re.DOTALL)
-DISPLAY = re.compile(r"\$\$.+?\$\$(?:[ \t]*\([^()\s]+\))?", re.DOTALL)
 NO_PROSE = re.compile(r"\$[^$]+\$|^\|.*$|^\*About \d+ minutes.*$|\]\([^)]*\)|<[^>\n]*>", re.MULTILINE)
 
 
@@ -31,12 +30,12 @@ def prose(notebook: dict[str, Any]) -> str:
 
 def words(notebook: dict[str, Any]) -> int:
     """Words of prose: outside formulas, tables, code and folded solutions."""
-    return len(re.findall(r"[A-Za-z][\w'’-]*", NO_PROSE.sub(" ", DISPLAY.sub(" ", prose(notebook)))))
+    return len(re.findall(r"[A-Za-z][\w'’-]*", NO_PROSE.sub(" ", ledger.DISPLAY.sub(" ", prose(notebook)))))
 
 
 def minutes(notebook: dict[str, Any]) -> int:
     """What the page takes, to the nearest 5 minutes."""
-    formulas = len(DISPLAY.findall(prose(notebook)))
+    formulas = len(ledger.DISPLAY.findall(prose(notebook)))
     return max(5, 5 * round((words(notebook) / WORDS_A_MINUTE + formulas / FORMULAS_A_MINUTE) / 5))
 
 
