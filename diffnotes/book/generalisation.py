@@ -25,7 +25,6 @@ the images: draws of one image count as one value.
 True
 """
 
-import copy
 import itertools
 import json
 import math
@@ -41,17 +40,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffnotes.arguments import check_batch, per_example, usable_device, whole
 from diffnotes.data import fashion_mnist, to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
 from diffnotes.metrics import check_points
+from diffnotes.objective import simple_loss
 from diffnotes.reverse import as_noise_predictor, predict_x0, v_from
 from diffnotes.schedule import NoisePredictor, NoiseSchedule, flat
 from diffnotes.training.checkpoint import SHIPPED, TORCH, Loaded, check_target, load_model, save_model
-from diffnotes.training.loop import Shuffled, TrainConfig, draw_times, ema_decay, fit, learning_rate, seed_of
+from diffnotes.training.loop import Loss, TrainConfig, draw_times, fit
 from diffnotes.training.networks import UNet
 from diffnotes.training.options import Parser, at_least, folder, one_line
 
@@ -152,7 +151,7 @@ class Run(NamedTuple):
         return folder / f"{'-'.join(parts)}.safetensors"
 
 
-def train(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
+def fit_run(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
     """The averaged network of a run, and its loss over the last eighth of the steps.
 
     A U-Net with 124,433 weights and two resolutions. Runs with the same seed share initial weights and noise.
@@ -160,46 +159,29 @@ def train(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
     torch.manual_seed(run.seed)  # of the first weights
     net = UNet(channels=1, T=SCHEDULE.T, width=16, multipliers=(1, 2)).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x0 = half(run.n, run.half).to(device)
-    if run.target != "eps":
-        return fit_target(net, x0, run.config, run.target)
-    trained = fit(SCHEDULE, net, x0, run.config)
+    trained = fit(SCHEDULE, net, half(run.n, run.half).to(device), run.config, loss=LOSSES[run.target])
     return trained.ema, trained.final_loss
 
 
 def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
-    """`train` for the usual steps and target."""
-    return train(Run(n, which, seed), device)
+    """`fit_run` for the usual steps and target."""
+    return fit_run(Run(n, which, seed), device)
 
 
-def fit_target(net: UNet, x0: Small, config: TrainConfig, target: Target) -> tuple[UNet, float]:
-    """`fit` with another target: the network's plain squared error for v, or for the velocity eps - x_0.
+def v_loss(schedule: NoiseSchedule, model: NoisePredictor, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """`simple_loss` for a network that predicts v."""
+    v = model(q_sample(schedule, x0, t, noise), t)
+    return flat(v_from(schedule, x0, noise, t) - v).square().mean(1)
 
-    Every draw is that of `fit` but for the times of "flow", whose tau is uniform on [0, 1] (see `flow_times`).
-    """
-    source, generator, average = Shuffled(x0), Generator(x0.device), copy.deepcopy(net).requires_grad_(False)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=config.weight_decay)
-    losses = []
-    for k in range(config.steps):
-        x, _ = source.batch(k, config.batch, config.seed)
-        generator.manual_seed(seed_of(config.seed, "step", k))
-        t = draw_times(SCHEDULE.T, config.batch, config.times, generator)
-        t = flow_times(t) if target == "flow" else t
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
-        wanted = {"eps": noise, "v": v_from(SCHEDULE, x, noise, t), "flow": noise - x}[target]
-        optimiser.zero_grad()
-        off = wanted - net(q_sample(SCHEDULE, x, t, noise), t)
-        loss = flat(off).square().mean(1).mean()  # in the order of `fit`, for the same bits
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip or math.inf)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, k)
-        optimiser.step()
-        update = get_ema_multi_avg_fn(ema_decay(config, k))  # type: ignore[no-untyped-call]
-        update(list(average.parameters()), list(net.parameters()), None)
-        losses.append(float(loss.detach()))
-    last = losses[-len(losses) // 8 :]
-    return average.eval(), sum(last) / len(last)
+
+def flow_loss(schedule: NoiseSchedule, model: NoisePredictor, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """`simple_loss` for a network that predicts the velocity eps - x_0 of flow matching, at its own times."""
+    t = flow_times(t)
+    velocity = model(q_sample(schedule, x0, t, noise), t)
+    return flat(noise - x0 - velocity).square().mean(1)
+
+
+LOSSES: dict[Target, Loss] = {"eps": simple_loss, "v": v_loss, "flow": flow_loss}
 
 
 def flow_times(t: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -462,7 +444,7 @@ def main(argv: list[str]) -> None:
         path = run.path(arguments.folder)
         if not path.exists():
             start = time.process_time()
-            net, loss = train(run, device)
+            net, loss = fit_run(run, device)
             origin = {
                 "command": command,
                 "data": f"diffnotes.book.generalisation.half({run.n}, {run.half!r})",

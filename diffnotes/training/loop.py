@@ -42,7 +42,7 @@ from tqdm.auto import tqdm
 
 from diffnotes.data import from_bytes
 from diffnotes.objective import simple_loss
-from diffnotes.schedule import NoiseSchedule, check_T
+from diffnotes.schedule import NoisePredictor, NoiseSchedule, check_T
 from diffnotes.training import distributed
 from diffnotes.training.checkpoint import (
     BETAS,
@@ -60,6 +60,8 @@ from diffnotes.training.networks import Network, drop_labels
 Times = Literal["uniform", "stratified", "antithetic"]
 Decay = Literal["cosine", "constant"]
 Batched = tuple[Tensor, Tensor | None]  # examples, and their labels where there are any
+# what is minimised: schedule, network, x0, t, noise -> one number per example, as `simple_loss` gives it
+Loss = Callable[[NoiseSchedule, NoisePredictor, Tensor, Tensor, Tensor], Tensor]
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -318,7 +320,9 @@ class Trainer(Generic[Net]):
         gradient_norm: of the last step, before clipping: a tensor of shape () on the model's device.
     """
 
-    def __init__(self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig) -> None:
+    def __init__(
+        self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig, loss: Loss = simple_loss
+    ) -> None:
         given, model = model, cast(Net, unwrapped(model))
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
@@ -329,7 +333,7 @@ class Trainer(Generic[Net]):
         if config.batch % (config.accumulate * self.size):
             parts = f"{config.accumulate} part(s) for each of {self.size} processes"
             raise ValueError(f"batch must be divisible into {parts}, got {config.batch}")
-        self.schedule, self.model, self.config = schedule.to(self.device), model, config
+        self.schedule, self.model, self.config, self.loss = schedule.to(self.device), model, config, loss
         self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
         ahead = self.device.type == "cuda"
@@ -417,7 +421,7 @@ class Trainer(Generic[Net]):
         model = self.network if y is None else partial(self.network, y=y)
         bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.config.bf16 else contextlib.nullcontext()
         with bf16:
-            return simple_loss(self.schedule, model, x0, t, noise).mean()
+            return self.loss(self.schedule, model, x0, t, noise).mean()
 
     # ---- checkpoints ------------------------------------------------------------------------------------------
 
@@ -432,7 +436,7 @@ class Trainer(Generic[Net]):
         if self.rank:
             return
         state = {"step": self.done, "schedule": repr(self.schedule), "network": type(self.model).__name__}
-        state["train"] = dataclasses.asdict(self.config)
+        state |= {"train": dataclasses.asdict(self.config), "loss": self.loss.__name__}
         files = {
             "weights.safetensors": model_bytes(self.model, self.schedule),
             "ema.safetensors": model_bytes(self.ema, self.schedule),
@@ -459,12 +463,13 @@ class Trainer(Generic[Net]):
         """Continue from the checkpoint at `path`; if it raises, nothing has changed.
 
         Raises:
-            ValueError: the checkpoint is damaged, or belongs to another network or schedule or to a longer run.
+            ValueError: the checkpoint is damaged, or belongs to another network, schedule or loss or to a longer run.
         """
         state, files = read_checkpoint(path)
         try:
             weights, ema, rest = (files[f"{name}.safetensors"] for name in ("weights", "ema", "optimiser"))
             done, train, betas = state["step"], state["train"], weights.pop(BETAS)
+            loss = state.get("loss", simple_loss.__name__)
             del ema[BETAS]
             losses, random = rest["losses"], rest["random.cpu"]
         except KeyError as error:
@@ -473,6 +478,8 @@ class Trainer(Generic[Net]):
         check_shapes(path, ema, self.model)
         if not torch.equal(betas, self.schedule.betas[1:].cpu()):
             raise ValueError(f"{path} was trained for {NoiseSchedule(betas)!r}, got {self.schedule!r}")
+        if loss != self.loss.__name__:
+            raise ValueError(f"{path} was trained with {loss}, got {self.loss.__name__}")
         if done > self.config.steps:
             raise ValueError(f"{path} is at step {done}, beyond the {self.config.steps} steps asked for")
         self._warn_of_changes(path, train)
@@ -544,6 +551,7 @@ def fit(
     data: Data,
     config: TrainConfig,
     *,
+    loss: Loss = simple_loss,
     folder: str | Path | None = None,
     callbacks: Iterable[Callable[[Trainer[Net]], None]] = (),
     progress: bool = False,
@@ -554,6 +562,7 @@ def fit(
         model: the network, on the device to train on; its weights are changed in place.
         data: a tensor of examples (n, ...), such a tensor and labels (n,), a sampler `draw(n, generator)`, or any
             `Source`.
+        loss: a function to minimise in place of L_simple, with the arguments and the result of `simple_loss`.
         folder: for checkpoints, from which a stopped run resumes. Several processes, on one machine or many, must all
             see it.
         callbacks: called with the `Trainer` after every step.
@@ -564,7 +573,7 @@ def fit(
             folder holds checkpoints, but none that can be used.
         OSError: a checkpoint could not be written (earlier ones are intact), or another run is using the folder.
     """
-    trainer = Trainer(schedule, model, data, config)
+    trainer = Trainer(schedule, model, data, config, loss)
     progress = progress and trainer.rank == 0
     with contextlib.ExitStack() as stack:
         if folder is not None:

@@ -751,6 +751,26 @@ def test_the_checkpoint_of_another_run_is_refused(make, words, two):
         Trainer(*make(), points, quick()).load(list_checkpoints(two)[-1])
 
 
+def absolute(schedule, model, x0, t, noise):
+    """A loss other than L_simple: the mean absolute error of the predicted noise."""
+    return (noise - model(q_sample(schedule, x0, t, noise), t)).abs().mean(1)
+
+
+def test_another_loss_is_minimised_and_recorded(tmp_path):
+    """The first value of the loss is the function's own, and a run does not resume from one with another loss."""
+    seen = []
+
+    def loss(*arguments):
+        seen.append(absolute(*arguments))
+        return seen[-1]
+
+    trained = fit(SCHEDULE, small(), points, quick(), loss=loss)
+    assert trained.losses.tolist() == [float(values.detach().mean()) for values in seen]
+    fit(SCHEDULE, small(), points, quick(save_every=5), loss=absolute, folder=tmp_path)
+    with pytest.raises(ValueError, match="was trained with absolute, got simple_loss"):
+        fit(SCHEDULE, small(), points, quick(save_every=5), folder=tmp_path)
+
+
 def test_a_foreign_checkpoint_on_top_is_passed_over(two):
     foreign = Trainer(SCHEDULE, small(width=8), points, quick(keep=9))
     for _ in range(11):
