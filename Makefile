@@ -40,7 +40,7 @@ pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chro
 	$(MAKE) book
 
 test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval diffnotes tools tests book
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --nbval diffnotes tools tests book
 
 lint: $(READY)  ## ruff: rules and format, notebooks too; and spelling
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ Shapes and dtypes in the package's annotations are checked at every call: pyproj
 """
 
 import os
+import re
 from collections.abc import Iterator
 
 import hypothesis
@@ -18,7 +19,31 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# With several processes (make test), the tests of such a module are taken by one: what they share is slow to make.
+SHARING = ("test_explore.py", "test_probes.py", "test_jupyterlab.py", "test_distributed.py", "test_classifier.py")
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist need not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Schedule(LoadScopeScheduling):
+        """What shares something slow stays together; all other tests are taken one by one."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, test = nodeid.partition("::")
+            if path.endswith((".ipynb", *SHARING)):  # the cells of a notebook share a kernel
+                return path
+            # the tests of a page share a browser that has loaded it
+            page = re.search(r"book/(0\d-[a-z]+(-deeper)?|[a-z]+)", test)
+            return page[0] if page else nodeid
+
+    return Schedule(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # the slow ones first, so that no process waits for one at the end
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from probes import LOOPBACK, WIDE, Log, settle
 from site_map import HTML
 
+MOST_KEPT = 15  # of the pages that are open at a time
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -33,7 +34,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[Path], str]]:
     """A function that serves a folder on loopback and returns its address."""
     servers = []
@@ -50,7 +51,13 @@ def serve() -> Iterator[Callable[[Path], str]]:
         server.server_close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def site(serve: Callable[[Path], str]) -> str:
+    """The address of the built book."""
+    return serve(HTML)
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     # Without these flags Chromium itself asks hosts outside, which has nothing to do with the page.
     quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -61,10 +68,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def kept(browser: Browser) -> Iterator[dict[tuple[str, str], tuple[Page, Log]]]:
-    """The pages that a module's tests share, as long as they only look."""
-    pages: dict[tuple[str, str], tuple[Page, Log]] = {}
+@pytest.fixture(scope="session")
+def kept(browser: Browser) -> Iterator[dict[str, tuple[Page, Log]]]:
+    """The pages that tests share, by their addresses, as long as they only look: the last few."""
+    pages: dict[str, tuple[Page, Log]] = {}
     yield pages
     for page, _ in pages.values():
         page.context.close()
@@ -74,13 +81,20 @@ def kept(browser: Browser) -> Iterator[dict[tuple[str, str], tuple[Page, Log]]]:
 def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page, Log]]]:
     """A function that opens an address in a fresh context and waits until the page has settled.
 
-    With `keep=True` a page that was opened before is given again.
+    With `keep=True` a page that was opened before is given again, wide, and turned dark or light.
     """
     own = []
 
     def go(address: str, scheme: str = "light", keep: bool = False) -> tuple[Page, Log]:
-        if keep and (address, scheme) in kept:
-            return kept[address, scheme]
+        if keep and address in kept:
+            page, log = kept[address]
+            page.set_viewport_size(WIDE)
+            if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (scheme == "dark"):
+                page.emulate_media(color_scheme=scheme)
+                page.wait_for_timeout(500)  # colours fade into each other
+            return page, log
+        while len(kept) >= MOST_KEPT:
+            kept.pop(next(iter(kept)))[0].context.close()
         context = browser.new_context(viewport=WIDE, color_scheme=scheme, service_workers="block")
         context.set_default_timeout(120_000)  # a busy machine
         log = Log(context)
@@ -88,7 +102,7 @@ def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page
         page.goto(address)
         settle(page)
         if keep:
-            kept[address, scheme] = page, log
+            kept[address] = page, log
         else:
             own.append(context)
         return page, log

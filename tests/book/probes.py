@@ -69,6 +69,11 @@ def unfold(page: Page) -> None:
     page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = true })")
 
 
+def fold(page: Page) -> None:
+    """Close what can be folded away, as a page is when it opens."""
+    page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = false })")
+
+
 # ---- formulas -------------------------------------------------------------------------------------------------
 
 _FORMULAS = """() => [...document.querySelectorAll('.math')].map(math => ({
@@ -327,12 +332,14 @@ def lands_on(page: Page, identity: str) -> str:
 
 
 def at_rest(page: Page) -> None:
-    """Wait until two looks in a row see the same scroll position and height."""
+    """Wait until five frames in a row show the same scroll position and height."""
     page.evaluate("""() => new Promise(done => {
-        let before = '';
+        let before = '', same = 0;
         const look = () => {
             const now = [scrollY, document.documentElement.scrollHeight].join();
-            if (now === before) done(); else { before = now; setTimeout(look, 120); }
+            same = now === before ? same + 1 : 1;
+            before = now;
+            if (same === 5) done(); else requestAnimationFrame(look);
         };
         look();
     })""")
@@ -347,11 +354,11 @@ def equation_links(page: Page) -> list[tuple[str, str]]:
     return list(dict.fromkeys(tuple(link.split("#")) for link in links))
 
 
-def lost_equation_links(page: Page, asked: Iterable[str] = ()) -> Iterator[str]:
+def lost_equation_links(page: Page, asked: Iterable[str] = (), leave: bool = True) -> Iterator[str]:
     """Links to equations that do not lead to where the equation is seen.
 
-    Every link within this page is clicked, and one to another page. Of this page's equations those that other pages
-    link to, `asked`, are then asked for by their address, which is what a click there does.
+    Every link within this page is clicked. Of this page's equations those that other pages link to, `asked`, are then
+    asked for by their address, which is what a click there does. With `leave` a link to another page is clicked last.
     """
     unfold(page)
     home = page.url.split("#")[0]
@@ -364,7 +371,7 @@ def lost_equation_links(page: Page, asked: Iterable[str] = ()) -> Iterator[str]:
         page.evaluate("id => { location.hash = id }", identity)
         if problem := lands_on(page, identity):
             yield f"{identity}, from elsewhere: {problem}"
-    for address, identity in [link for link in links if link[0] != home][-1:]:
+    for address, identity in [link for link in links if link[0] != home and leave][-1:]:
         page.locator(f'{EQUATION_LINK}[href$="{address.split("/")[-1]}#{identity}"]').first.click()
         page.wait_for_url(f"{address}#{identity}")
         settle(page)
@@ -413,9 +420,10 @@ def stale_marks(page: Page, jumps: int = 9) -> Iterator[str]:
             yield f"at {y:.0f} px the contents mark {marked}, and {in_time[-1]} has come"
 
 
-def unmarked_links(page: Page) -> Iterator[str]:
-    """Links within a page to a section that the contents do not mark then."""
-    for name, _ in page.evaluate(_PLACES):
+def unmarked_links(page: Page, most: int = 12) -> Iterator[str]:
+    """Links within a page, `most` of them evenly spread, to a section that the contents do not mark then."""
+    places = page.evaluate(_PLACES)
+    for name, _ in places[:: -(-len(places) // most)]:
         page.evaluate("id => { location.hash = id }", name)
         at_rest(page)
         if (marked := marked_section(page)) != name:
@@ -425,15 +433,25 @@ def unmarked_links(page: Page) -> Iterator[str]:
 # ---- access ---------------------------------------------------------------------------------------------------
 
 
-def barriers(page: Page, colours_only: bool = False, within: str | None = None) -> Iterator[str]:
+COLOURS = ["color-contrast", "link-in-text-block"]  # what a theme can change; most of the time that axe takes
+
+
+def barriers(
+    page: Page, colours: bool = True, colours_only: bool = False, within: str | None = None, code: bool = True
+) -> Iterator[str]:
     """What axe-core finds that is serious or critical for people with disabilities.
 
-    With `colours_only` only the contrast is asked for, which is what a theme can change. `within`, a selector, takes a
-    part of the page.
+    With `colours_only` only the contrast is asked for, without `colours` all but that. `within`, a selector, takes a
+    part of the page. Without `code` the highlighted code is passed over: half of the time, and alike on all pages.
     """
     unfold(page)
-    rules = {"runOnly": ["color-contrast", "link-in-text-block"]} if colours_only else {}
-    found_by_axe = Axe().run(page, within, options={"resultTypes": ["violations"], **rules})
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if colours_only:
+        options["runOnly"] = COLOURS
+    elif not colours:
+        options["rules"] = {rule: {"enabled": False} for rule in COLOURS}
+    part = within if code else {"include": [[within or "html"]], "exclude": [["div.highlight"]]}
+    found_by_axe = Axe().run(page, part, options=options)
     violations: list[dict[str, Any]] = found_by_axe.response["violations"]
     for found in violations:
         if found["impact"] in ("serious", "critical"):

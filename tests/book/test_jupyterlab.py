@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from probes import LOOPBACK
-from site_map import HTML, ROOT
+from site_map import ROOT
 
 from diffnotes.book.ledger import syntax_tree
 from tools import live
@@ -35,11 +35,6 @@ def turn(n):
 display(explore("jump"))
 plots.panel(turn, n=IntSlider(2, max=9))
 """
-
-
-@pytest.fixture(scope="module")
-def site(serve) -> str:
-    return serve(HTML)
 
 
 @pytest.fixture(scope="module")

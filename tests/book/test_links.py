@@ -3,6 +3,8 @@
 import ast
 import re
 import textwrap
+from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,13 +26,37 @@ def parse(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text("utf-8"), "html.parser")
 
 
+class Elements(HTMLParser):
+    """The elements that lead somewhere or can be led to, and figures that move, each with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        own = {name: value or "" for name, value in attributes}
+        if {"id", "name", "href", "src", "data-figure"} & own.keys():
+            self.found.append((tag, own))
+
+
+def elements(path: Path) -> list[tuple[str, dict[str, str]]]:
+    return _elements(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _elements(path: Path, _: int) -> list[tuple[str, dict[str, str]]]:
+    parser = Elements()
+    parser.feed(path.read_text("utf-8"))
+    return parser.found
+
+
 def dead_links(folder: Path) -> list[str]:
     """Links within a built site to a file or a place that it does not have."""
-    pages = {path: parse(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
-    places = {path: {e.get("id") or e.get("name") for e in soup.find_all(True)} for path, soup in pages.items()}
+    pages = {path: elements(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
+    places = {path: {e.get("id") or e.get("name") for _, e in found} for path, found in pages.items()}
     problems = []
-    for path, soup in pages.items():
-        for element in soup.find_all(["a", "link", "img", "script", "source"]):
+    for path, found in pages.items():
+        for element in [e for tag, e in found if tag in ("a", "link", "img", "script", "source")]:
             link = element.get("href") or element.get("src")
             parts = urlsplit(link or "")
             if not link or parts.scheme or parts.netloc:
@@ -46,16 +72,15 @@ def dead_links(folder: Path) -> list[str]:
 
 def requests_to_come(path: Path) -> list[str]:
     """What a page would fetch from another host when it loads."""
-    soup = parse(path)
-    asked = [element.get(key) or "" for tag, key in ASKS.items() for element in soup.find_all(tag)]
+    asked = [e.get(ASKS[tag], "") for tag, e in elements(path) if tag in ASKS]
     kinds = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect"}
-    asked += [e.get("href") or "" for e in soup.find_all("link") if kinds & set(e.get("rel") or [])]
+    asked += [e.get("href", "") for tag, e in elements(path) if tag == "link" and kinds & {*e.get("rel", "").split()}]
     return [address for address in asked if urlsplit(address).netloc]
 
 
 def weight(path: Path) -> int:
     """The bytes of a page and of its own pictures."""
-    addresses = {urlsplit(e["src"]) for e in parse(path).find_all("img", src=True)}
+    addresses = {urlsplit(e["src"]) for tag, e in elements(path) if tag == "img" and "src" in e}
     pictures = {address.path for address in addresses if address.scheme != "data"}  # those are in the page itself
     files = [(path.parent / unquote(p)).resolve() for p in pictures if p]
     return path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file())
@@ -86,30 +111,30 @@ def test_a_page_is_light(name):
     assert weight(built(name)) <= MOST_BYTES
 
 
-def addresses_of_nobody(soup: BeautifulSoup) -> list[str]:
+def addresses_of_nobody(path: Path) -> list[str]:
     """Links to the placeholder for an account that is not known yet."""
-    return [a["href"] for a in soup.find_all("a", href=True) if re.search("<|%3c|&lt;", a["href"], re.IGNORECASE)]
+    links = [e["href"] for tag, e in elements(path) if tag == "a" and "href" in e]
+    return [link for link in links if re.search("<|%3c|&lt;", link, re.IGNORECASE)]
 
 
 @needs_the_book
 def test_no_button_leads_to_the_placeholder():
-    problems = [f"{path.name}: {found}" for path in HTML.rglob("*.html") for found in addresses_of_nobody(parse(path))]
+    problems = [f"{path.name}: {found}" for path in HTML.rglob("*.html") for found in addresses_of_nobody(path)]
     assert not problems, "\n".join(problems)
 
 
 @needs_the_book
 def test_no_page_shows_how_a_fresh_machine_is_set_up():
     for name in PAGES:
-        assert "find_spec" not in parse(built(name)).get_text(), name
+        assert "find_spec" not in re.sub("<[^>]*>", "", built(name).read_text("utf-8")), name
 
 
 @needs_the_book
 @pytest.mark.parametrize("name", [*PAGES, "search"])
 def test_only_pages_with_a_figure_that_moves_load_its_code(name):
-    soup = parse(built(name))
-    loaded = [e.get("src") or e.get("href") for e in soup.find_all(["script", "link"])]
+    loaded = [e.get("src") or e.get("href") for tag, e in elements(built(name)) if tag in ("script", "link")]
     loaded = [Path(urlsplit(address).path).name for address in loaded if address]
-    moving = soup.find(class_="explore") is not None
+    moving = any("data-figure" in e for _, e in elements(built(name)))
     assert [file for file in loaded if file in SCRIPTS] == list(SCRIPTS if moving else ())
     assert (STYLE in loaded) is moving
 
@@ -207,10 +232,13 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(tmp_path) == ["a.html: no place for b.html#here", "b.html: no file for c.png"]
 
 
-def test_addresses_of_nobody_are_found():
+def test_addresses_of_nobody_are_found(tmp_path):
+    path = tmp_path / "a.html"
     for address in ("https://github.com/<account>/x", "https://colab.org/%3Caccount%3E", "//x/&lt;account&gt;"):
-        assert addresses_of_nobody(BeautifulSoup(page(f'<a href="{address}">x</a>'), "html.parser"))
-    assert not addresses_of_nobody(BeautifulSoup(page("<a href='https://github.com/me'>&lt;x&gt;</a>"), "html.parser"))
+        path.write_text(page(f'<a href="{address}">x</a>'))
+        assert addresses_of_nobody(path), address
+    path.write_text(page("<a href='https://github.com/me'>&lt;x&gt;</a>"))
+    assert not addresses_of_nobody(path)
 
 
 def test_requests_to_come_are_found(tmp_path):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from probes import NARROW, at_rest, barriers, formulas, search_boxes, settle, unfold
-from site_map import HTML, PAGES, source
+from probes import NARROW, at_rest, barriers, fold, formulas, search_boxes, settle, unfold
+from site_map import PAGES, source
 
 pytestmark = pytest.mark.browser
 
@@ -14,11 +14,6 @@ PLAYERS = [
 ]
 CHECKED = [name for name in PAGES if "/0" in name]
 SOLUTIONS = [name for name in PAGES if "<details>" in source(name).read_text("utf-8")]
-
-
-@pytest.fixture(scope="module")
-def site(serve) -> str:
-    return serve(HTML)
 
 
 def frame(page: Page) -> str:
@@ -62,7 +57,7 @@ def test_an_animation_plays_and_scrubs(name, site, open_page):
 @pytest.mark.parametrize("name", CHECKED)
 def test_a_verdict_leads_to_its_equation_and_back(name, site, open_page):
     """Every equation that is checked has a mark, which leads to a verdict with its number."""
-    page, _ = open_page(f"{site}/{name}.html")
+    page, _ = open_page(f"{site}/{name}.html", keep=True)
     assert page.locator(".cell_output pre", has_text="✓ (").count() == 0  # none is left as it was printed
     marks = page.locator("a.checked").all()
     assert marks
@@ -76,7 +71,8 @@ def test_a_verdict_leads_to_its_equation_and_back(name, site, open_page):
 
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_every_folded_solution_opens(name, site, open_page):
-    page, _ = open_page(f"{site}/{name}.html")
+    page, _ = open_page(f"{site}/{name}.html", keep=True)
+    fold(page)
     solutions = page.locator("article details:has(> summary:text('Solution'))")
     assert solutions.count() > 0
     for solution in solutions.all():
@@ -162,14 +158,15 @@ def test_figures_are_numbered(name, site, open_page):
 @pytest.mark.parametrize("name", WITH_FIGURES)
 def test_figures_are_enlarged(name, site, open_page):
     """By a tap or a key, each with its words; Escape closes it, and the reader is where they were."""
-    page, log = open_page(f"{site}/{name}.html")
+    page, log = open_page(f"{site}/{name}.html", keep=True)
+    before = list(log.problems)
     page.set_viewport_size(NARROW)
     unfold(page)
     page.wait_for_timeout(300)  # the layout follows
     images = page.locator("article figure img:not(.explore img, .animation img)").all()
     assert len(images) == page.locator("button.enlarge").count()
     dialog = page.locator("dialog.enlarged")
-    for i, image in enumerate(images):
+    for i, image in enumerate(images[:4]):
         button = image.locator("xpath=following-sibling::button")
         image.scroll_into_view_if_needed()
         at_rest(page)
@@ -192,9 +189,10 @@ def test_figures_are_enlarged(name, site, open_page):
         expect(dialog).to_have_count(0)
         assert button.evaluate("e => e === document.activeElement")
         assert page.evaluate("scrollY") == scrolled
-    assert not log.problems, log.problems
+    assert log.problems == before, log.problems
     images[0].click()
     assert not list(barriers(page, within="dialog.enlarged"))
+    page.keyboard.press("Escape")
 
 
 def test_a_phone_finds_the_contents_and_the_search(site, open_page):
