@@ -1,8 +1,8 @@
 """Sphinx extension: docstrings are written to be read in the source; this makes them safe for reStructuredText.
 
 In prose, `|`, `*` and a trailing `_` mean what they look like (|x|, T * x, x_) and are not markup, and the first line
-of a property may contain a colon. Code in backticks, doctests and list bullets are left alone. An indented block after
-an empty line (a command, a formula, a list of files) is kept line by line.
+of a property may contain a colon. Code in backticks, *words* between asterisks, doctests and list bullets are left
+alone. An indented block after an empty line (a command, a formula, a list of files) is kept line by line.
 """
 
 import re
@@ -11,6 +11,8 @@ from typing import Any
 DOCTEST = re.compile(r"^ *>>> .*\n(?:.*\S.*(?:\n|$))*", re.MULTILINE)
 CODE = re.compile(r"`+[^`]*`+(?!`)")
 SET_IN = re.compile(r"^::\n\n(?:    .*(?:\n|\Z)|\n(?=    ))+", re.MULTILINE)
+EMPHASIS = re.compile(r"(?<![\w*])(?P<stars>\*\*?)[A-Za-z](?:[^*`\n]|\n(?!\n))*(?P=stars)(?![\w*])")
+KEPT = re.compile(f"{CODE.pattern}|{EMPHASIS.pattern}")
 MARKUP = re.compile(r"(?m)(?<!^)(?<!^    )[*|]|[*|](?! )|(?<=\w)_(?!\w)")
 
 
@@ -19,8 +21,8 @@ def escape(text: str) -> str:
 
     >>> print(escape("The ratio |x| / y_ of two `a*b`s."))
     The ratio \|x\| / y\_ of two `a*b`\ s.
-    >>> print(escape("Run *it*:\n\n    run --out x_ *.png\n\nArgs:\n    x_: a file"))
-    Run \*it\*:
+    >>> print(escape("Run *it*, T * x * y:\n\n    run --out x_ *.png\n\nArgs:\n    x_: a file"))
+    Run *it*, T \* x \* y:
     <BLANKLINE>
     ::
     <BLANKLINE>
@@ -41,7 +43,7 @@ def escape(text: str) -> str:
         return "".join([*pieces, change(text[end:])])
 
     def marked(prose: str) -> str:
-        return outside(CODE, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose)
+        return outside(KEPT, lambda bare: MARKUP.sub(r"\\\g<0>", bare), prose)
 
     return outside(SET_IN, lambda rest: outside(DOCTEST, marked, rest), text)
 

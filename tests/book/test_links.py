@@ -139,6 +139,19 @@ def test_only_pages_with_a_figure_that_moves_load_its_code(name):
     assert (STYLE in loaded) is moving
 
 
+def markup_left(path: Path) -> list[str]:
+    """Words that were meant to stand out, and stand between asterisks instead."""
+    bare = re.sub(r"(?s)<(pre|code|script|style|dt)\b.*?</\1>", "", path.read_text("utf-8"))
+    text = re.sub("<[^>]*>", "", bare)
+    return [found[0] for found in re.finditer(r"\*\*[^\s*][^*\n]*\*\*|(?<![\w*])\*[A-Za-z][^*\n]*\*(?!\w)", text)]
+
+
+@needs_the_book
+@pytest.mark.parametrize("name", [f"{edition}{page}" for edition in ("", "zh/") for page in PAGES])
+def test_no_markup_is_left_in_the_text(name):
+    assert not markup_left(built(name))
+
+
 # ---- ways through the book ------------------------------------------------------------------------------------------
 
 CORE = [name for name in PAGES if f"{name}-deeper" in PAGES]
@@ -230,6 +243,14 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(tmp_path) == []
     (tmp_path / "b.html").write_text(page("<p id='there'></p><img src='c.png'>"))
     assert dead_links(tmp_path) == ["a.html: no place for b.html#here", "b.html: no file for c.png"]
+
+
+def test_markup_that_is_left_is_found(tmp_path):
+    path = tmp_path / "a.html"
+    path.write_text(page("<p>2 * 3 * 4, 2**-53, <code>**options</code> and <em>words</em></p>"))
+    assert not markup_left(path)
+    path.write_text(page("<p>**第一次？**从这里；a *noise predictor* is any</p>"))
+    assert markup_left(path) == ["**第一次？**", "*noise predictor*"]
 
 
 def test_addresses_of_nobody_are_found(tmp_path):
