@@ -94,7 +94,7 @@ def ddim_step(
     if noise is None and eta != 0:
         raise ValueError(f"noise must be given where eta is not 0, got noise=None with eta={eta!r}")
     noise = torch.zeros_like(x_t) if noise is None else noise
-    check_batch(x_t=x_t, eps=eps, noise=noise)
+    check_batch(x_t=x_t, noise=noise)
     x0 = predict_x0(schedule, x_t, t, eps)
     x0_part = _like(_pick(schedule.sqrt_alpha_bars, s), x_t) * x0
     direction_part = _like(turn, x_t) * eps
@@ -365,7 +365,7 @@ def dpmpp_2m_sample(
     for t, s in tqdm(pairs, desc="sampling") if progress else pairs:
         before, h_before, h = x0, h, log_snr[s] - log_snr[t]
         eps = ask(model, x, t)
-        x0 = (torch.sub(x, eps, alpha=noise[t]) / signal[t]).to(x.dtype)  # (ddim-x0)
+        x0 = torch.sub(x, eps, alpha=noise[t]) / signal[t]  # (ddim-x0)
         weight = h / (2 * h_before) if s > 0 else 0.0
         middle = torch.add(x0, x0 - before, alpha=weight)  # (ddim-2m)
         if clip is not None:

@@ -366,7 +366,6 @@ class DataPosterior:
         Raises:
             ValueError: `x` is not shaped like `x_t`, or some t is 1, where q consists of points and has no density.
         """
-        check_floating(x=x)
         if x.shape != self._like.shape:
             raise ValueError(f"x must be shaped like x_t, {tuple(self._like.shape)}, got {tuple(x.shape)}")
         _need_density(self._variance)

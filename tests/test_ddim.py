@@ -32,6 +32,7 @@ from diffnotes.ddim import (
 from diffnotes.mixture import GaussianMixture
 from diffnotes.reverse import ddpm_sample, p_mean
 from diffnotes.schedule import NoiseSchedule, timesteps
+from diffnotes.training.networks import MLP
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53
@@ -421,7 +422,21 @@ def test_progress_is_shown_only_where_it_is_asked_for(
     run(LINEAR, LINEAR_MODEL, draw(4, 2), 5)
     assert capsys.readouterr() == ("", "")
     run(LINEAR, LINEAR_MODEL, draw(4, 2), 5, progress=True)
-    assert "5/5" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "5/5" in shown
+    assert shown.strip("\r\n").startswith("encoding:" if run is ddim_encode else "sampling:")
+
+
+@pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
+def test_no_gradient_is_kept(run: Callable[..., Tensor]) -> None:
+    weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    assert not run(LINEAR, lambda x_t, t: weight * x_t, draw(4, 2), 5).requires_grad
+
+
+@pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
+def test_a_model_for_another_schedule_is_refused(run: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match="T"):
+        run(LINEAR, MLP(dim=2, T=10), draw(4, 2).float(), 5)
 
 
 @pytest.mark.parametrize("run", [ddim_sample, dpmpp_2m_sample, ddim_encode])
@@ -461,6 +476,42 @@ def test_clipping_derives_eps_again(sample: Callable[..., Tensor]) -> None:
         x = level[s][0] * x0 + level[s][1] * (x - signal * x0) / noise
     torch.testing.assert_close(path[-1], x, rtol=1e-13, atol=1e-13)
     assert path[-1].tolist() == [[1.0, -1.0]]  # the clamped x_0, exactly
+
+
+@pytest.mark.filterwarnings("ignore:sampling starts at")
+def test_what_lies_within_the_clip_is_left_alone() -> None:
+    """By hand, with an x_0 of which some coordinates are cut and some are not, at every jump but the first."""
+    x = draw(20, 2)
+    path = ddim_sample(LINEAR, lambda x, t: 0.2 * x + 0.3, x, [3, 200, 500], clip=1.0, return_path=True)
+    level = levels(LINEAR)
+    for (t, s), after in zip(((500, 200), (200, 3), (3, 0)), path[1:], strict=True):
+        signal, noise = level[t]
+        guess = (x - noise * (0.2 * x + 0.3)) / signal
+        assert 0 < (guess.abs() > 1).sum() < 40
+        x0 = guess.clamp(-1, 1)
+        x = level[s][0] * x0 + level[s][1] * (x - signal * x0) / noise
+        torch.testing.assert_close(after, x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:sampling starts at")
+def test_the_second_order_steps_are_those_of_the_paper() -> None:
+    """Lu et al. 2022b, algorithm 2, in its own symbols, with a middle that is far from both ends; s = 1 is no end."""
+    times = [800, 300, 40, 1]
+    path = dpmpp_2m_sample(LINEAR, mixture().eps(LINEAR), x := draw(6, 2), times[::-1], return_path=True)
+    level, model = levels(LINEAR), mixture().eps(LINEAR)
+    lam = {t: math.log(level[t][0] / level[t][1]) for t in times}
+    before = h_before = None
+    for i, (t, s) in enumerate(itertools.pairwise(times), 1):
+        signal, noise = level[t]
+        x0 = (x - noise * model(x, torch.full((6,), t))) / signal
+        h = lam[s] - lam[t]
+        D = x0
+        if before is not None:
+            r = h_before / h
+            D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
+        x = level[s][1] / noise * x - level[s][0] * math.expm1(-h) * D
+        torch.testing.assert_close(path[i], x, rtol=1e-10, atol=1e-10)
+        before, h_before = x0, h
 
 
 def test_warns_where_the_prior_is_not_reached() -> None:
@@ -821,6 +872,8 @@ def test_bad_times() -> None:
             ddim_step(LINEAR, x, x, *wrong)
     with pytest.raises(ValueError, match=r"t must have shape \(2,\)"):
         ddim_step(LINEAR, x, x, torch.tensor([5, 6, 7]), torch.tensor([1, 1, 1]))
+    with pytest.raises(ValueError, match="s must hold whole numbers, got torch.float64"):
+        ddim_sigma(LINEAR, torch.tensor([5, 6]), torch.tensor([1.0, 1.0], dtype=torch.float64), 0.5)
     for steps in (0, 1001):
         for run in (ddim_sample, ddim_encode, dpmpp_2m_sample):
             with pytest.raises(ValueError, match=rf"steps must lie in 1\.\.T = 1\.\.1000, got {steps}"):
@@ -856,7 +909,7 @@ def test_bad_tensors() -> None:
         with pytest.raises(ValueError, match=r"eps must be shaped like x, \(2, 3\), got \(2, 4\)"):
             run(LINEAR, lambda x_t, t: wide, x, 5)
         with pytest.raises(ValueError, match="x must be floating point"):
-            run(LINEAR, LINEAR_MODEL, torch.zeros(2, 3, dtype=torch.int64), 5)
+            run(LINEAR, lambda x_t, t: x_t, torch.zeros(2, 3, dtype=torch.int64), 5)
     for sample in (ddim_sample, dpmpp_2m_sample):
         for clip in (0.0, -1.0, math.nan, math.inf):
             with pytest.raises(ValueError, match=f"clip must be > 0 and finite, got {clip}"):
