@@ -414,6 +414,24 @@ def test_progress_is_shown_only_where_it_is_asked_for(capsys: pytest.CaptureFixt
     assert "\rsampling: " in shown
 
 
+def test_a_model_for_another_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="for the schedule's T = 1000, got one for T = 10"):
+        ddpm_sample(LINEAR, MLP(dim=1, T=10), torch.zeros(2, 1), steps=3)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_the_drift_of_integers_is_refused_before_the_model_is_asked() -> None:
+    asked: list[Tensor] = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(x_t)
+        return x_t
+
+    with pytest.raises(ValueError, match="x_t must be floating point"):
+        drift(LINEAR, model, torch.ones(2, 1, dtype=torch.int64), 3)
+    assert not asked
+
+
 def test_no_gradient_is_kept_and_inference_mode_is_fine() -> None:
     weight = torch.ones(1, dtype=F64, requires_grad=True)
     x_T, g = draws()
