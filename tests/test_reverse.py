@@ -414,9 +414,23 @@ def test_progress_is_shown_only_where_it_is_asked_for(capsys: pytest.CaptureFixt
     assert "\rsampling: " in shown
 
 
-def test_a_model_for_another_schedule_is_refused() -> None:
+def test_a_model_for_another_schedule_is_refused_before_it_is_asked() -> None:
+    class ForTen:
+        T = 10
+
+        def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+            raise AssertionError("it was asked")
+
     with pytest.raises(ValueError, match="for the schedule's T = 1000, got one for T = 10"):
-        ddpm_sample(LINEAR, MLP(dim=1, T=10), torch.zeros(2, 1), steps=3)
+        ddpm_sample(LINEAR, ForTen(), torch.zeros(2, 1), steps=3)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_integers_are_not_sampled_from_and_are_no_answer() -> None:
+    with pytest.raises(ValueError, match="x must be floating point"):
+        ddpm_sample(LINEAR, lambda x_t, t: x_t, torch.zeros(2, 1, dtype=torch.int64), steps=3)
+    with pytest.raises(ValueError, match="eps must be floating point"):
+        ddpm_sample(LINEAR, lambda x_t, t: x_t.long(), torch.zeros(2, 1), steps=3)
 
 
 @pytest.mark.usefixtures("no_shape_checks")
