@@ -334,6 +334,8 @@ class Trainer(Generic[Net]):
             parts = f"{config.accumulate} part(s) for each of {self.size} processes"
             raise ValueError(f"batch must be divisible into {parts}, got {config.batch}")
         self.schedule, self.model, self.config, self.loss = schedule.to(self.device), model, config, loss
+        what = getattr(loss, "func", loss)  # a function, or what a functools.partial stands for, or an object
+        self.loss_name = getattr(what, "__name__", type(what).__name__)
         self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
         ahead = self.device.type == "cuda"
@@ -436,7 +438,7 @@ class Trainer(Generic[Net]):
         if self.rank:
             return
         state = {"step": self.done, "schedule": repr(self.schedule), "network": type(self.model).__name__}
-        state |= {"train": dataclasses.asdict(self.config), "loss": self.loss.__name__}
+        state |= {"train": dataclasses.asdict(self.config), "loss": self.loss_name}
         files = {
             "weights.safetensors": model_bytes(self.model, self.schedule),
             "ema.safetensors": model_bytes(self.ema, self.schedule),
@@ -478,8 +480,8 @@ class Trainer(Generic[Net]):
         check_shapes(path, ema, self.model)
         if not torch.equal(betas, self.schedule.betas[1:].cpu()):
             raise ValueError(f"{path} was trained for {NoiseSchedule(betas)!r}, got {self.schedule!r}")
-        if loss != self.loss.__name__:
-            raise ValueError(f"{path} was trained with {loss}, got {self.loss.__name__}")
+        if loss != self.loss_name:
+            raise ValueError(f"{path} was trained with {loss}, got {self.loss_name}")
         if done > self.config.steps:
             raise ValueError(f"{path} is at step {done}, beyond the {self.config.steps} steps asked for")
         self._warn_of_changes(path, train)

@@ -771,6 +771,19 @@ def test_another_loss_is_minimised_and_recorded(tmp_path):
         fit(SCHEDULE, small(), points, quick(save_every=5), folder=tmp_path)
 
 
+class Absolute:
+    def __call__(self, *arguments):
+        return absolute(*arguments)
+
+
+@pytest.mark.parametrize(("loss", "name"), [(partial(absolute), "absolute"), (Absolute(), "Absolute")])
+def test_a_loss_without_a_name_is_recorded_too(loss, name, tmp_path):
+    """A function with some arguments bound is recorded by the function's name, an object by its class's."""
+    fit(SCHEDULE, small(), points, quick(save_every=5), loss=loss, folder=tmp_path)
+    with pytest.raises(ValueError, match=f"was trained with {name}, got simple_loss"):
+        fit(SCHEDULE, small(), points, quick(save_every=5), folder=tmp_path)
+
+
 def test_a_foreign_checkpoint_on_top_is_passed_over(two):
     foreign = Trainer(SCHEDULE, small(width=8), points, quick(keep=9))
     for _ in range(11):
