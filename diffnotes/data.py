@@ -111,7 +111,7 @@ def shapes(n: int, size: int = 16, generator: Generator | None = None) -> Float[
     """n >= 1 pictures of a bright disc, square or cross at a random place on black; values in [-1, 1]; size >= 8."""
     n, size = whole("n", n), whole("size", size, 8)
     kind, x, y, r = _uniform(4 * n, generator).reshape(4, n, 1, 1)
-    line = torch.linspace(-1, 1, size, device=_device(generator))
+    line = torch.linspace(-1, 1, size, device=x.device)
     dx, dy = (line[None, None, :] - 0.8 * (x - 0.5)).abs(), (line[None, :, None] - 0.8 * (y - 0.5)).abs()
     r = 0.35 + 0.2 * r
     disc, square = (dx**2 + dy**2).sqrt() - r, torch.maximum(dx, dy) - r
@@ -195,12 +195,9 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
     path = Path(folder or cache_folder()) / "cifar-10-binary.tar.gz"
     fetch(path, [_CIFAR_URL], _CIFAR_SUM, progress=progress)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    content = bytearray()
     with tarfile.open(path) as archive:
-        for name in names:
-            file = archive.extractfile(f"cifar-10-batches-bin/{name}")
-            assert file is not None  # the archive is the published one
-            content += file.read()
+        files = [archive.extractfile(f"cifar-10-batches-bin/{name}") for name in names]
+        content = b"".join(file.read() for file in files if file)  # all are there: it is the published one
     rows = _bytes(content).reshape(-1, 1 + 3 * 32 * 32)  # the label, then the red, green and blue pixels
     return Images(from_bytes(rows[:, 1:].reshape(-1, 3, 32, 32)), rows[:, 0].long())
 
@@ -224,17 +221,12 @@ def _known_split(split: str) -> None:
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
 
 
-def _bytes(content: bytes | bytearray, skip: int = 0) -> Tensor:
-    writable = content if isinstance(content, bytearray) else bytearray(content)
-    return torch.frombuffer(writable, dtype=torch.uint8, offset=skip)
-
-
-def _device(generator: Generator | None) -> torch.device:
-    return torch.device("cpu") if generator is None else generator.device
+def _bytes(content: bytes, skip: int = 0) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=skip)  # torch wants it writable
 
 
 def _uniform(n: int, generator: Generator | None) -> Tensor:
-    return torch.rand(n, generator=generator, device=_device(generator))
+    return torch.rand(n, generator=generator, device="cpu" if generator is None else generator.device)
 
 
 def _spiral(share: Tensor) -> Tensor:

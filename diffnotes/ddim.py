@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
 from diffnotes.reverse import ask, check_fits, predict_x0
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, check_T
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, check_T, flat
 
 Eta = float | int | Literal["sigma_hat"]  # int too: at run time the tests tell 1 from 1.0
 
@@ -60,8 +60,7 @@ def ddim_sigma(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> Float64[T
     >>> round(float(ddim_sigma(schedule, t=500, s=499, eta=0.5) ** 2 / schedule.posterior_variances[500]), 12)
     0.25
     """
-    sigma, _ = _shares_at(schedule, t, s, eta)
-    return sigma
+    return _shares_at(schedule, t, s, eta)[0]
 
 
 class DDIMStep(NamedTuple):
@@ -105,8 +104,7 @@ def ddim_step(
 def _shares_at(schedule: NoiseSchedule, t: Time, s: Time, eta: Eta) -> tuple[Tensor, Tensor]:
     """sigma and turn of the jump t -> s, in float64, once t and s are checked."""
     _check_jump(schedule, t, s)
-    sigma, turn = _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
-    return sigma, turn
+    return _shares(_pick(schedule.log_alpha_bars, t), _pick(schedule.log_alpha_bars, s), eta)
 
 
 def _shares(log_t: Any, log_s: Any, eta: Eta) -> tuple[Any, Any]:
@@ -253,7 +251,7 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
         raise ValueError(
             f"w must be a number or floating of shape {tuple(a.shape[:1])}, got {w.dtype} {tuple(w.shape)}"
         )
-    u, v = (x.unsqueeze(-1).flatten(1).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
+    u, v = (flat(x).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
     u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
     theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos
     opposite = math.pi - theta < 8 * torch.finfo(theta.dtype).eps

@@ -49,8 +49,7 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
 
     def predictor(x_t: Tensor, t: Tensor) -> Tensor:
         if scale == 0 or scale == -1:
-            eps: Tensor = model(x_t, t, y if scale == 0 else nothing)
-            return eps
+            return model(x_t, t, y if scale == 0 else nothing)
         with_label, without = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return torch.lerp(without, with_label, 1 + scale)  # (gen-guidance)
 

@@ -16,9 +16,7 @@ diffusers itself is not imported: a scheduler is read by its configuration, and 
 NoiseSchedule(T=1000, betas 0.0001 .. 0.02, alpha_bar_T 4.036e-05)
 """
 
-import math
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +38,7 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
         ValueError: the betas are rescaled to zero terminal SNR (alpha_bar_T = 0: x_T says nothing of x_0, nor does
             its eps), or the beta schedule is unknown.
     """
-    config = _config(scheduler)
+    config = getattr(scheduler, "config", scheduler)
     T, name = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
     start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     if config.get("rescale_betas_zero_snr"):
@@ -58,9 +56,10 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
             line = torch.linspace(-6, 6, T, dtype=torch.float64)
             return NoiseSchedule(torch.sigmoid(line) * (end - start) + start)
         case "laplace":
-            bars = [_laplace(t / T) for t in range(T + 1)]
-            ratios = [1 - after / before for before, after in pairwise(bars)]
-            return NoiseSchedule(torch.tensor(ratios, dtype=torch.float64).clamp(max=0.999))
+            u = 0.5 - torch.arange(T + 1, dtype=torch.float64) / T
+            lam = torch.where(u < 0, 0.5, -0.5) * torch.log(1 - 2 * u.abs() + 1e-6)
+            bars = torch.sigmoid(lam).sqrt()  # what diffusers takes for alpha_bar (the root of one, in fact)
+            return NoiseSchedule((1 - bars[1:] / bars[:-1]).clamp(max=0.999))
     raise ValueError(
         f"beta_schedule must be 'linear', 'scaled_linear', 'squaredcos_cap_v2', 'sigmoid' or 'laplace', got {name!r}"
     )
@@ -107,28 +106,11 @@ def noise_predictor(network: Any, scheduler: Any) -> NoisePredictor:
         ValueError: the network predicts a variance, too; the prediction type is none of "epsilon", "sample" and
             "v_prediction"; or `schedule_of` refuses the scheduler.
     """
-    config = _config(scheduler)
+    config = getattr(scheduler, "config", scheduler)
     if str(config.get("variance_type", "")).startswith("learned"):
-        raise ValueError(
-            f"variance_type must be fixed, got {config['variance_type']!r}: a learned variance has no use here"
-        )
+        raise ValueError(f"variance_type must be fixed, got {config['variance_type']!r}: a learned one has no use here")
     if (kind := config.get("prediction_type", "epsilon")) not in PREDICTS:
         raise ValueError(f"prediction_type must be one of {tuple(PREDICTS)}, got {kind!r}")
     schedule = schedule_of(scheduler).to(next(network.parameters()).device)
-
-    def sample(x_t: Tensor, t: Tensor) -> Tensor:
-        answer: Tensor = network(x_t, t).sample
-        return answer
-
-    return as_noise_predictor(schedule, counted_from_zero(sample, schedule.T), PREDICTS[kind])
-
-
-def _config(scheduler: Any) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = getattr(scheduler, "config", scheduler)
-    return config
-
-
-def _laplace(t: float) -> float:
-    """What diffusers takes for alpha_bar at t in [0, 1] of its "laplace" schedule (the root of one, in fact)."""
-    lam = -0.5 * math.copysign(1, 0.5 - t) * math.log(1 - 2 * abs(0.5 - t) + 1e-6)
-    return math.sqrt(1 / (1 + math.exp(-lam)))
+    model = counted_from_zero(lambda x_t, t: network(x_t, t).sample, schedule.T)
+    return as_noise_predictor(schedule, model, PREDICTS[kind])

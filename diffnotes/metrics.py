@@ -21,6 +21,7 @@ True
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -109,11 +110,7 @@ def sliced_wasserstein(
     generator = torch.Generator().manual_seed(whole("seed", seed, least=None))
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
     directions = (directions / directions.norm(dim=0)).to(x.device)
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        cost: Tensor = ot.sliced_wasserstein_distance(a, b, projections=directions, p=p)
-        return cost
-
+    distance = partial(ot.sliced_wasserstein_distance, projections=directions, p=p)
     parts = list(zip(x.tensor_split(groups), y.tensor_split(groups), strict=True))
     rest = [[torch.cat(side) for side in zip(*parts[:i], *parts[i + 1 :], strict=True)] for i in range(groups)]
     variance = _jackknife(torch.stack([distance(a, b) for a, b in rest]))

@@ -39,9 +39,7 @@ from diffnotes.arguments import check_floating, has_values, may_look, whole
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
-ExactPredictor = Callable[[Tensor, Time], Tensor]  # a noise predictor that also takes a single t
 Points = Float[Tensor, "*points dim"]
-PerPoint = Float[Tensor, "*points"]
 Query = tuple[Tensor, Tensor, Tensor]  # per row: x, the factor of x_0 in it, the variance of its noise
 _TABLE = 2**24  # size of the largest table that DataMixture makes: 128 MiB in float64
 
@@ -53,7 +51,7 @@ class Oracle(ABC):
     def denoise(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """E[x_0 | x_t]."""
 
-    def eps(self, schedule: NoiseSchedule) -> ExactPredictor:
+    def eps(self, schedule: NoiseSchedule) -> Callable[[Tensor, Time], Tensor]:
         """The best noise predictor, `model(x_t, t)` = E[eps | x_t], in the shape and dtype of `x_t`; t may be an int.
 
         It minimises the simple loss.
@@ -129,7 +127,7 @@ class GaussianMixture(Oracle):
         """n independent draws, float64, on the mixture's device, which must also be the generator's."""
         return self._law.sample(torch.Size([whole("n", n)]), generator)
 
-    def log_prob(self, x: Points) -> PerPoint:
+    def log_prob(self, x: Points) -> Float[Tensor, "*points"]:
         """log q(x) in nats; ValueError if a covariance is singular, as there is no density then."""
         _need_density(self._lam)
         return self._joint(self._points(x), 1.0, 0.0)[0].logsumexp(-1).to(x.dtype)
@@ -352,11 +350,8 @@ class DataPosterior:
     def sample(self, generator: Generator | None = None) -> Batch:
         """One draw per example, shaped like `x_t`; the generator must be on its device."""
         data = self._data
-
-        def pick(log_p: Tensor) -> Tensor:
-            return torch.multinomial(log_p.softmax(1), 1, generator=generator)
-
-        x0 = data._rows.index_select(0, data._by_rows(pick, self._query).squeeze(1)) + data._centre
+        i = data._by_rows(lambda log_p: log_p.softmax(1).multinomial(1, generator=generator), self._query).squeeze(1)
+        x0 = data._rows.index_select(0, i) + data._centre
         z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
         return self._shaped(self._shift + self._scale * x0 + self._variance.sqrt() * z)
 
@@ -370,11 +365,8 @@ class DataPosterior:
             raise ValueError(f"x must be shaped like x_t, {tuple(self._like.shape)}, got {tuple(x.shape)}")
         _need_density(self._variance)
         here = self._data._as_rows(x) - self._shift, self._scale, self._variance
-
-        def total(log_p_t: Tensor, log_p: Tensor) -> Tensor:
-            return (log_p_t.log_softmax(1) + log_p).logsumexp(1)
-
-        return self._data._by_rows(total, self._query, here).to(x.dtype)
+        log_q = self._data._by_rows(lambda p_t, p: (p_t.log_softmax(1) + p).logsumexp(1), self._query, here)
+        return log_q.to(x.dtype)
 
     def _shaped(self, rows: Tensor) -> Tensor:
         return rows.reshape(self._like.shape).to(self._like.dtype)

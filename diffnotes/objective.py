@@ -123,9 +123,7 @@ def vlb_terms(
     def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:
         """x_0, x_t and t for all examples at each of `ts`, and p_theta(x_{t-1} | x_t) there."""
         t = torch.cat([per_example(t, schedule.T, x0) for t in ts])
-        # drawn in the order of the values, whatever the strides of x0
-        fresh = [torch.empty_like(x0, memory_format=torch.contiguous_format) for _ in ts]
-        noise = torch.cat([z.normal_(generator=generator) for z in fresh])
+        noise = torch.cat([torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device) for _ in ts])
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
         x_t = q_sample(schedule, again, t, noise)
         eps = model(x_t, t)

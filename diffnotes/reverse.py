@@ -138,7 +138,8 @@ def reverse_variance(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     data are N(0, I). If no coordinate of the data has a variance above 1, the true reverse variance of a coordinate,
     averaged over x_t, lies between the two. Any other `variance` is a ValueError.
     """
-    _known_variance(variance)
+    if variance not in get_args(Variance):
+        raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
     return schedule.betas if variance == "beta" else schedule.posterior_variances
 
 
@@ -196,7 +197,7 @@ def ddpm_sample(
     Warns:
         UserWarning: x_T ~ N(0, I) is a poor start, see `NoiseSchedule.warn_unless_prior`.
     """
-    _known_variance(variance)
+    reverse_variance(schedule, variance)  # raises if it is unknown
     check_fits(x_T, clip=clip, generator=generator)
     check_T(schedule, model)
     pairs = schedule.pairs(steps, spacing)
@@ -228,11 +229,6 @@ def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Ten
     check_batch(**tensors)
     x = next(iter(tensors.values()))
     return schedule.at(schedule.sqrt_alpha_bars, t, x), schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
-
-
-def _known_variance(variance: str) -> None:
-    if variance not in get_args(Variance):
-        raise ValueError(f"variance must be one of {get_args(Variance)}, got {variance!r}")
 
 
 def ask(model: NoisePredictor, x: Batch, t: int) -> Tensor:

@@ -397,17 +397,43 @@ def cells_in_turn(
             run(tree, state)
 
 
-def needed(trees: Sequence[ast.Module], wanted: set[int]) -> set[int]:
-    """The cells that some cells depend on, and these themselves, by the names that they give and use."""
-    found, names = set[int](), set[str]()
+def needed(trees: Sequence[ast.Module], wanted: set[int]) -> list[ast.Module]:
+    """What some cells depend on, by the names that statements give, change and use: all cells, cut down to that."""
+    found, names = [], set[str]()
     for i in reversed(range(len(trees))):
-        statements = [node for node in ast.walk(trees[i]) if isinstance(node, ast.stmt)]
-        given = set().union(*(gives(trees[i], statement) for statement in statements))
-        imports = any(isinstance(statement, ast.Import | ast.ImportFrom) for statement in statements)
-        if i in wanted or imports or given & names:
-            found.add(i)
-            names |= used([trees[i]])
-    return found
+        kept = []
+        for statement in reversed(trees[i].body):
+            within = [node for node in ast.walk(statement) if isinstance(node, ast.stmt)]
+            given = set().union(*(gives(trees[i], node) | bases(node) for node in within))
+            if i in wanted or isinstance(statement, ast.Import | ast.ImportFrom) or given & names:
+                kept.append(statement)
+                if isinstance(statement, ast.Assign | ast.FunctionDef) and not bases(statement):
+                    names -= given  # what they held before has no reader
+                names |= needs(statement)
+        found.append(ast.Module(kept[::-1], []))
+    return found[::-1]
+
+
+def needs(statement: ast.stmt) -> set[str]:
+    """The names that a statement uses, but those of its lambdas' arguments and of its comprehensions."""
+    nodes = list(ast.walk(statement))
+    bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= used(node.target for node in nodes if isinstance(node, ast.comprehension))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - bound
+
+
+def bases(statement: ast.stmt) -> set[str]:
+    """The names of what a statement changes in place (table[k] = .., net.rate = .., figure.axes.clear()), or a class."""
+    match statement:
+        case ast.ClassDef(name=name):
+            return {name}
+        case ast.Assign(targets=targets):
+            changed = [target for target in targets if not isinstance(target, ast.Name | ast.Tuple)]
+        case ast.Expr(value=ast.Call(func=ast.Attribute() as function)):
+            changed = [function]
+        case _:
+            return set()
+    return {next(node.id for node in ast.walk(target) if isinstance(node, ast.Name)) for target in changed}
 
 
 def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dict[str, Any]:
@@ -434,7 +460,7 @@ def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dic
 def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
     """Of `wrong`, replacements of `old` by `new` in the cell that checks `label`, those that no check of it notices.
 
-    Only the cells run on which these depend, and as they stand their checks must hold.
+    Only what these cells depend on is run, and as they stand their checks must hold.
     """
     problems, left, cells = [], list(wrong), code_cells(path)
 
@@ -442,8 +468,9 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
         return [w for w in left if w["old"] in source and w["label"] in map(label, sites(tree).values())]
 
     wanted = {i for i, (_, source, tree) in enumerate(cells) if of(source, tree)}
-    needs = needed([tree for _, _, tree in cells], wanted)
-    for _, source, tree, state in cells_in_turn([cells[i] for i in sorted(needs)], path):
+    cut = needed([tree for _, _, tree in cells], wanted)
+    turns = [(cell, source, tree) for (cell, source, _), tree in zip(cells, cut, strict=True) if tree.body]
+    for _, source, tree, state in cells_in_turn(turns, path):
         here = of(source, tree)
         left = [w for w in left if w not in here]
         for entry in here:

@@ -26,13 +26,11 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import sympy
 from jaxtyping import Float64
-
-if TYPE_CHECKING:
-    import sympy
 
 LABEL = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
@@ -53,10 +51,9 @@ def verdict(label: str, kind: str, close: str = "", slip: str = "") -> str:
     return f"✓ ({label}) {f'catches the slip: {slip}' if slip else f'holds{close}'} · {kind}"
 
 
-def _known(label: str) -> str:
+def _known(label: str) -> None:
     if not LABEL.fullmatch(label):
         raise ValueError(f"label must be lower-case words joined by '-', such as 'fwd-step', got {label!r}")
-    return label
 
 
 # ---- the three checks -----------------------------------------------------------------------------------------
@@ -230,10 +227,8 @@ def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: s
     )
 
 
-def _pairs(place: str, lhs: Any, rhs: Any) -> "Iterator[tuple[str, sympy.Expr, sympy.Expr]]":
+def _pairs(place: str, lhs: Any, rhs: Any) -> Iterator[tuple[str, sympy.Expr, sympy.Expr]]:
     """The pairs of scalars in two expressions, sequences or matrices, each with its place."""
-    import sympy
-
     if isinstance(lhs, sympy.MatrixBase) and isinstance(rhs, sympy.MatrixBase):
         lhs, rhs = lhs.tolist(), rhs.tolist()
     sequence = (list, tuple, sympy.Tuple)
@@ -252,10 +247,8 @@ def _pairs(place: str, lhs: Any, rhs: Any) -> "Iterator[tuple[str, sympy.Expr, s
     yield place, *pair
 
 
-def _is_zero(difference: "sympy.Expr") -> bool:
+def _is_zero(difference: sympy.Expr) -> bool:
     """Whether SymPy can show that an expression is zero: cheap ways first, each a proof if it succeeds."""
-    import sympy
-
     ways = (
         lambda e: e,
         sympy.expand,
@@ -267,10 +260,8 @@ def _is_zero(difference: "sympy.Expr") -> bool:
     return any(way(difference) == 0 for way in ways)
 
 
-def _witness(left: "sympy.Expr", right: "sympy.Expr", difference: "sympy.Expr") -> str:
+def _witness(left: sympy.Expr, right: sympy.Expr, difference: sympy.Expr) -> str:
     """Numbers for the symbols at which the two sides differ, if any are found, to show to the reader."""
-    import sympy
-
     symbols = sorted(difference.free_symbols, key=str)
     for base in (sympy.Rational(1, 3), sympy.Rational(3, 5), sympy.Rational(1, 7)):
         values: dict[Any, Any] = {}

@@ -15,9 +15,6 @@ trains what the first command leaves open: three seeds for each half at N = 100,
 N = 1000, and at N = 1000 networks that predict v, or the velocity of flow matching, in the place of the noise. Networks
 that FOLDER holds are not trained again. Of these the table comes with the package, the networks do not.
 
-Errors are those of the starts: both networks' samples from one start count as one value. Errors of losses are those of
-the images: draws of one image count as one value.
-
 >>> table = results()["measured"]
 >>> sorted(table, key=int)
 ['10', '100', '1000', '10000']
@@ -163,11 +160,6 @@ def fit_run(run: Run, device: torch.device | str = "cpu") -> tuple[UNet, float]:
     return trained.ema, trained.final_loss
 
 
-def train_half(n: int, which: Half, device: torch.device | str = "cpu", seed: int = 0) -> tuple[UNet, float]:
-    """`fit_run` for the usual steps and target."""
-    return fit_run(Run(n, which, seed), device)
-
-
 def v_loss(schedule: NoiseSchedule, model: NoisePredictor, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """`simple_loss` for a network that predicts v."""
     v = model(q_sample(schedule, x0, t, noise), t)
@@ -223,11 +215,10 @@ def _runs(n: int) -> list[Run]:
 
 def study_runs() -> list[Run]:
     """Every network of the study."""
-    runs = [Run(n, which, seed) for n in STUDY_SIZES for seed in STUDY_SEEDS for which in HALVES]
-    targets: tuple[Target, ...] = ("v", "flow")
     return [
-        *runs,
-        *[Run(LONG_SIZE, "B", target=target) for target in targets],
+        *[Run(n, which, seed) for n in STUDY_SIZES for seed in STUDY_SEEDS for which in HALVES],
+        Run(LONG_SIZE, "B", target="v"),
+        Run(LONG_SIZE, "B", target="flow"),
         *[Run(LONG_SIZE, which, longer=LONGER) for which in HALVES],
     ]
 
@@ -308,8 +299,9 @@ def measure(
 ) -> dict[str, Any]:
     """How the two networks for n images, and B trained again if there is one, compare from `count` common starts.
 
-    Each entry holds a mean, its standard error and the number of values it is the mean of. Distances are in the units
-    of the pixels (black is -1, white is 1), and of a start the mean over both networks is one value:
+    Each entry holds a mean, its standard error and the number of values it is the mean of. A start is one value, the
+    mean over both networks, and so is an image, the mean over its draws. Distances are in the units of the pixels
+    (black is -1, white is 1):
 
     - own: from a sample to the nearest image of the half that its network was trained on;
     - other: from a sample to the nearest image of the half that its network has never seen;
@@ -342,15 +334,13 @@ def measure(
     loss = {
         (by, on): by_image(denoising_loss(model, own[on], DRAWS), n) for by, model in models.items() for on in HALVES
     }
-    by_start = {
-        "own": to_own,
-        "other": to_other,
-        "gap": to_other - to_own,
-        "nearer": (to_own < to_other).double(),
-        "copied": (to_own <= to_other / 2).double(),
-        "near": (to_own < NEAR).double(),
-    }
-    values = {name: value.mean(0) for name, value in by_start.items()} | {
+    values = {
+        "own": to_own.mean(0),
+        "other": to_other.mean(0),
+        "gap": (to_other - to_own).mean(0),
+        "nearer": (to_own < to_other).double().mean(0),
+        "copied": (to_own <= to_other / 2).double().mean(0),
+        "near": (to_own < NEAR).double().mean(0),
         "unseen": both(lambda mine, theirs: nearest(own[theirs][:500], own[mine]).distance).flatten(),
         "between": table.diagonal(),
         "strangers": table.roll(1, dims=0).diagonal(),
@@ -368,8 +358,7 @@ def measure(
 def by_image(loss: Float[Tensor, " count"], n: int) -> Float[Tensor, " images"]:
     """The means of `denoising_loss` over the draws of each image, float64."""
     place = torch.arange(len(loss)) % n
-    sums = torch.zeros(min(n, len(loss)), dtype=torch.float64).index_add(0, place, loss.double())
-    return sums / place.bincount()
+    return place.bincount(loss.double()) / place.bincount()
 
 
 def _summary(values: Tensor) -> dict[str, float]:

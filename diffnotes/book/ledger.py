@@ -93,7 +93,8 @@ def read(notebooks: Sequence[Path]) -> Ledger:
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"] for path in notebooks}
     checks = [c for name, cells in pages.items() for c in _checks(name, cells, problems)]
     for name, cells in pages.items():
-        titles[name] = _title(cells) or name
+        heading = re.search(r"^# +(.+)$", "\n".join(prose(cell) for cell in cells), re.MULTILINE)
+        titles[name] = heading[1].strip() if heading else name
         for i, (label, tex) in ((i, found) for i, cell in enumerate(cells) for found in labelled_equations(cell)):
             mine = [c for c in checks if c.label == label and chapter(c.notebook) == chapter(name)]
             holding = tuple(c for c in mine if not c.slip)
@@ -192,12 +193,6 @@ def _row(equation: Equation, mutants: tuple[int, int] | None) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_$|<>\[\]])", r"\\\1", text)
-
-
-def _title(cells: list[dict[str, Any]]) -> str:
-    """The title of a notebook: its first heading."""
-    found = (re.search(r"^# +(.+)$", prose(cell), re.MULTILINE) for cell in cells)
-    return next((match[1].strip() for match in found if match), "")
 
 
 def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:

@@ -7,8 +7,8 @@ and Ito (2008), which readers with any colour vision can tell apart; lines also 
 import base64
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle, pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -161,11 +161,10 @@ _SIGNS = {  # the replacement of each icon in the template, by its class
 
 def _offline(page: str, label: str, name: str) -> str:
     found = re.search(r"_anim_img([0-9a-f]{32})", page)
-    if not found:
+    first = re.search(r'frames\[0\] = "data:image/png;base64,([^"]+)"', page)
+    if not (found and first):
         raise RuntimeError("matplotlib's player no longer has the template that diffnotes.book.plots knows")
     page = re.sub(r"<link[^>]*>", "", page.replace(found[1], name))
-    first = re.search(r'frames\[0\] = "data:image/png;base64,([^"]+)"', page)
-    assert first is not None
     png = first[1].replace("\\\n", "")  # as JavaScript breaks its lines
     width, height = Image.open(io.BytesIO(base64.b64decode(png))).size
     look = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
@@ -187,9 +186,7 @@ def square_grid(limit: float, side: int) -> Tensor:
     return torch.cartesian_prod(ticks, ticks)
 
 
-def arrows(
-    ax: Axes, at: Any, field: Any, known: Any = True, *, colour: str = BLUE, limit: float = 3.0, title: str = ""
-) -> None:
+def arrows(ax: Axes, at: Any, field: Any, known: Any = True, *, colour: str = BLUE, limit: float = 3.0) -> None:
     """Vectors `field` (n, 2) as arrows from the points `at`, in the units of the axes, on the square of `cloud`.
 
     An arrow is pale where `known` (n,) is false: it is drawn, but nothing is claimed about it.
@@ -200,32 +197,11 @@ def arrows(
         start, step = at[part].T, field[part].T
         scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006}
         ax.quiver(*start, *step, color=shade, zorder=on_top, headwidth=4, minlength=0.2, **scale)
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 # ---- chapter 3 ------------------------------------------------------------------------------------------------
-
-
-def bound_bars(ax: Axes, parts: Mapping[str, Sequence[float]], exact: Sequence[float], names: Sequence[str]) -> None:
-    """A bound as stacked bars, one for each of `names`, with a black line at the exact value.
-
-    The part of a bar beyond its line is what the bound loses.
-
-    Args:
-        parts: the terms by their names in TeX, each with one value in nats per bar.
-        exact: where the lines are.
-    """
-    left = np.zeros(len(names))
-    looks = cycle(zip((GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "\\\\", "..", "xx"), strict=True))
-    for (part, values), (colour, hatch) in zip(parts.items(), looks, strict=False):
-        ax.barh(names, values, left=left, color=colour, hatch=hatch, edgecolor="white", label=f"${part}$")
-        left = left + np.asarray(values)
-    rows = np.arange(len(names))
-    ax.vlines(exact, rows - 0.46, rows + 0.46, color="black", linewidth=2.5, label=r"$-\log p_\theta(x_0)$")
-    ax.invert_yaxis()
-    ax.set(xlabel="nats")
-    ax.legend(ncols=len(parts) + 1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
@@ -240,26 +216,7 @@ def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
     ax.set(xscale="log", yscale="log")
 
 
-# ---- chapter 4: one jump in its parts, and two tables as pictures -------------------------------------------------
-
-
-def arrow_chain(ax: Axes, parts: Sequence[Any], names: Sequence[str], colours: Sequence[str]) -> None:
-    """2-D vectors as arrows laid end to end from the origin, with their names in the legend."""
-    start = np.zeros(2)
-    for part, name, colour in zip(parts, names, colours, strict=True):
-        end = start + np.asarray(part)
-        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.0, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", xy=(end[0], end[1]), xytext=(start[0], start[1]), arrowprops=arrow)
-        ax.plot([], [], color=colour, label=name)
-        start = end
-    ax.legend(loc="lower left")
-
-
-def mark(ax: Axes, point: Any, name: str) -> None:
-    """A dot with its name."""
-    x, y = np.asarray(point)
-    ax.plot(x, y, "o", color="black", markersize=5)
-    ax.text(x + 0.07, y - 0.17, name)
+# ---- chapter 4: pictures in a row, and two tables as pictures -----------------------------------------------------
 
 
 def picture_row(pictures: Sequence[Any], titles: Sequence[str]) -> None:
@@ -316,26 +273,22 @@ def unet_shapes(ax: Axes, rows: Sequence[tuple[str, tuple[int, ...], tuple[int, 
 # ---- chapter 6 ------------------------------------------------------------------------------------------------
 
 
-def contact_sheet(
-    ax: Axes, rows: Sequence[Any], names: Sequence[str], groups: Sequence[str] = ("",), *, negative: bool = True
-) -> None:
+def contact_sheet(ax: Axes, rows: Sequence[Any], names: Sequence[str], groups: Sequence[str] = ("",)) -> None:
     """Grey pictures as one sheet with names at the left; each row is a tensor (n, 1, H, W) of values in [-1, 1].
 
-    The n columns may form equal groups, with a wider gap between them and a title above each. In a `negative` -1 is
-    white and 1 is black, so that garments on a black background become ink on paper; otherwise -1 is black.
+    The n columns may form equal groups, with a wider gap between them and a title above each. -1 is white and 1 is
+    black, so that garments on a black background become ink on paper.
     """
     height, width = rows[0].shape[-2:]
     n = len(rows[0]) // len(groups)
     pad, gap = 1, max(2, width // 4)
     block = n * (width + pad) + gap
-    paper = -1.0 if negative else 1.0
-    sheet = np.full((len(rows) * (height + pad), len(groups) * block - gap), paper)
+    sheet = np.full((len(rows) * (height + pad), len(groups) * block - gap), -1.0)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             top, left = i * (height + pad), j // n * block + j % n * (width + pad)
             sheet[top : top + height, left : left + width] = np.asarray(picture.detach().cpu())[0]
-    colours = "gray_r" if negative else "gray"
-    ax.imshow(sheet, cmap=colours, vmin=-1, vmax=1, interpolation="nearest")
+    ax.imshow(sheet, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
     ax.set_yticks([(i + 0.5) * (height + pad) for i in range(len(rows))], names)
     ax.set_xticks([(k + 0.5) * block - gap / 2 for k in range(len(groups))], groups)
     ax.xaxis.tick_top()

@@ -19,12 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffnotes import data
-from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, arrow_chain
+from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from diffnotes.ddim import ddim_sample, ddim_sigma, ddim_step, dpmpp_2m_sample
+from diffnotes.forward import q_sample
 from diffnotes.mixture import DataMixture, GaussianMixture
 from diffnotes.reverse import drift as drift_of
 from diffnotes.reverse import predict_x0
-from diffnotes.schedule import NoiseSchedule, Spacing
+from diffnotes.schedule import NoiseSchedule, Spacing, Steps
 
 Number = float | int  # because beartype, as PEP 484 does not, tells 1 from 1.0
 Pair = tuple[Number, Number]
@@ -57,9 +58,9 @@ def normal(seed: int, i: Any) -> Any:
     return radius * np.cos(2 * np.pi * uniform(seed, 2 * i + 1))
 
 
-def normals(seed: int, n: int, d: int) -> Tensor:
-    """The first n points of the stream, (n, d), float64."""
-    return torch.from_numpy(normal(seed, np.arange(n * d))).reshape(n, d)
+def normals(seed: int, n: int, d: int, k: int = 0) -> Tensor:
+    """n points of the stream, the first k n left out, (n, d), float64."""
+    return torch.from_numpy(normal(seed, k * n * d + np.arange(n * d))).reshape(n, d)
 
 
 def sample(mixture: GaussianMixture, n: int, seed: int) -> Tensor:
@@ -174,8 +175,7 @@ def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
     """
     fig, (ax,) = _row(1, (6.4, 3.6))
     roll, x_t = data.swiss_roll_mixture(200), torch.tensor([x], dtype=torch.float64)
-    cloud = roll_at(t, 500)
-    _dots(ax, cloud)
+    _dots(ax, q_sample(WALK, swiss_roll(500, 8), t, normals(10, 500, 2)))
     whole = drift_of(WALK, roll.eps(WALK), x_t, t)
     outward = (WALK.alphas[t] ** -0.5 - 1) * x_t
     usual = max(WALK.betas[t] / WALK.sqrt_one_minus_alpha_bars[t], 3 * WALK.betas[t])
@@ -187,12 +187,6 @@ def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
     _plane(ax, 3.0)
     ax.legend(title=f"arrows × {by}", loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
-
-
-def roll_at(t: int, n: int) -> Tensor:
-    """n points of the Swiss roll, noised to step t of the forty, 0 <= t <= 40."""
-    x0, noise = swiss_roll(n, 8), normals(10, n, 2)
-    return WALK.sqrt_alpha_bars[t] * x0 + WALK.sqrt_one_minus_alpha_bars[t] * noise
 
 
 # ---- chapter 3 ----------------------------------------------------------------------------------------------------
@@ -261,7 +255,13 @@ def jump(
     ax, bar = fig.subplots(2, 1, height_ratios=(6, 1))
     _dots(ax, sample(mixture, 500, 4))
     names = (r"$\sqrt{\bar\alpha_s}\,\hat x_0$", r"$\kappa\varepsilon$", r"$\sigma z$")
-    arrow_chain(ax, [part[0] for part in step[1:]], names, (BLUE, RED, GREEN))
+    start = np.zeros(2)
+    for part, name, colour in zip(step[1:], names, (BLUE, RED, GREEN), strict=True):
+        end = start + part[0].numpy()
+        _arrow(ax, start, end, colour)
+        ax.plot([], [], color=colour, label=name)
+        start = end
+    ax.legend(loc="lower left")
     guess = predict_x0(LINEAR, x_t, t, eps)
     for point, name in ((x_t, "$x_t$"), (step.x_s, "$x_s$"), (guess, r"$\hat x_0$")):
         ax.plot(*point[0].tolist(), "o", color="black", markersize=5)
@@ -278,30 +278,23 @@ def jump(
     return fig
 
 
-RING_POINTS = 200
-
-
-def ring_samples(
-    steps: int = 10, eta: Number = 0.0, seed: int = 1, spacing: Spacing = "trailing", second: bool = False
-) -> Tensor:
+def ring_samples(steps: int, eta: Number, seed: int, spacing: Spacing, second: bool) -> Tensor:
     """What the figure `steps` shows: samples of the exact model of eight humps, by DDIM or 2M."""
-    model, x_T = data.ring().eps(LINEAR), normals(seed, RING_POINTS, 2)
+    model, x_T = data.ring().eps(LINEAR), normals(seed, 200, 2)
     if second:
         return dpmpp_2m_sample(LINEAR, model, x_T, steps, spacing=spacing)
-    return counted_sample(LINEAR, model, x_T, steps, eta, spacing, 1000 * seed + steps)
+    return counted_path(LINEAR, model, x_T, steps, eta, spacing, 1000 * seed + steps)[-1]
 
 
-def counted_sample(
-    schedule: NoiseSchedule, model: Any, x_T: Tensor, steps: int, eta: Number, spacing: Spacing, stream: int
-) -> Tensor:
-    """`ddim_sample` with the noises of a stream: jump k of n points in d dimensions takes numbers k n d to (k +
-    1) n d.
-    """
-    x, numbers = x_T, np.arange(x_T.numel())
+def counted_path(
+    schedule: NoiseSchedule, model: Any, x_T: Tensor, steps: Steps, eta: Number, spacing: Spacing, stream: int
+) -> list[Tensor]:
+    """All x_t of `ddim_sample` on the way from x_T, with the noises of a stream: jump k takes n points from k n on."""
+    path = [x_T]
     for k, (t, s) in enumerate(schedule.pairs(steps, spacing)):
-        z = torch.from_numpy(normal(stream, k * x_T.numel() + numbers)).reshape(x_T.shape)
-        x = ddim_step(schedule, x, model(x, t), t, s, eta if s else 0.0, z).x_s
-    return x
+        z = normals(stream, len(x_T), 2, k)
+        path.append(ddim_step(schedule, path[-1], model(path[-1], t), t, s, eta if s else 0.0, z).x_s)
+    return path
 
 
 def steps(
@@ -313,7 +306,7 @@ def steps(
     fig, (ax,) = _row(1, (6.4, 3.6))
     now, best = (ring_samples(S, eta, seed, spacing, second) for S in (steps, 200))
     ax.plot(*torch.stack([now, best]).permute(2, 0, 1), color="0.7", linewidth=0.8)
-    starts = normals(seed, RING_POINTS, 2)
+    starts = normals(seed, len(now), 2)
     turn = torch.atan2(starts[:, 1], starts[:, 0]).numpy() / (2 * np.pi) + 0.5
     _dots(ax, now, 12, hsv_to_rgb(np.stack([turn, 0 * turn + 0.85, 0 * turn + 0.8], 1)))
     _plane(ax, 2.0)
@@ -350,9 +343,8 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
     for k, (eta, block) in enumerate(zip(SHEET.etas, blocks, strict=True)):
         left = _LEFT + k * (block.shape[1] + _GAP)
         fig.figimage(np.repeat(block[..., None], 3, axis=2), left, height - _TOP - block.shape[0])
-        fig.text(
-            (left + block.shape[1] / 2) / width, 1 - 8 / height, rf"$\eta$ = {eta:g}", size=8, ha="center", va="top"
-        )
+        middle = (left + block.shape[1] / 2) / width
+        fig.text(middle, 1 - 8 / height, rf"$\eta$ = {eta:g}", size=8, ha="center", va="top")
     for k, steps in enumerate(SHEET.steps):
         middle = 1 - (_TOP + (k + 0.5) * SHEET.side) / height
         fig.text(4 / width, middle, f"{steps} steps", size=7, va="center")
@@ -402,7 +394,7 @@ def guided_samples(w: Number) -> dict[str, Tensor]:
 
     return {
         "tilted": many[kept][:n],
-        "DDPM": counted_sample(LINEAR, model, x_T, 50, 1.0, "trailing", 36),
+        "DDPM": counted_path(LINEAR, model, x_T, 50, 1.0, "trailing", 36)[-1],
         "DDIM": ddim_sample(LINEAR, model, x_T, 50),
     }
 
@@ -423,21 +415,16 @@ def guidance(w: Number = 2.0) -> Figure:
 
 # ---- the first page -----------------------------------------------------------------------------------------------
 
-FIRST_POINTS = 300
-
 
 def first_paths(sampler: str) -> tuple[list[Tensor], list[Tensor]]:
     """What the figure `first-minute` shows: all x_t on the way to noise, and all on the way back from x_T."""
     mixture = data.swiss_roll_mixture(100, 0.08)
-    there, numbers = [sample(mixture, FIRST_POINTS, 51)], np.arange(2 * FIRST_POINTS)
+    there = [sample(mixture, 300, 51)]
     for t in range(1, WALK.T + 1):
-        z = torch.from_numpy(normal(53, t * numbers.size + numbers)).reshape(-1, 2)
+        z = normals(53, 300, 2, t)
         there.append(WALK.alphas[t].sqrt() * there[-1] + WALK.betas[t].sqrt() * z)
-    back, eta, model = [there[-1]], 1.0 if sampler == "ddpm" else 0.0, mixture.eps(WALK)
-    for k, (t, s) in enumerate(WALK.pairs(None)):
-        z = torch.from_numpy(normal(54, k * numbers.size + numbers)).reshape(-1, 2)
-        back.append(ddim_step(WALK, back[-1], model(back[-1], t), t, s, eta if s else 0.0, z).x_s)
-    return there, back
+    eta = 1.0 if sampler == "ddpm" else 0.0
+    return there, counted_path(WALK, mixture.eps(WALK), there[-1], None, eta, "trailing", 54)
 
 
 def first_minute(at: int = 0, sampler: str = "ddim") -> Figure:
@@ -474,8 +461,7 @@ def _arrow(ax: Axes, start: Any, end: Any, colour: str, style: str = "-") -> Non
 
 def _plane(ax: Axes, limit: Number, shift: Number = 0.0) -> None:
     ax.set(xlim=(shift - limit, shift + limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
-    ax.spines[:].set_visible(True)
-    ax.spines[:].set_color("0.8")
+    ax.spines[:].set(visible=True, color="0.8")
 
 
 STILLS: dict[str, Callable[..., Figure]] = {

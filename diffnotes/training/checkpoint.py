@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -85,7 +85,7 @@ def save_model(
         OSError: the file could not be written; what was at `path` is untouched.
     """
     check_T(schedule, unwrapped(model))
-    save_weights(path, model, provenance, dtype, _with_betas({}, schedule))
+    save_weights(path, model, provenance, dtype, {BETAS: schedule.betas[1:]})
 
 
 def save_weights(
@@ -144,10 +144,9 @@ def load_weights(
             kinds = f"a {SUFFIX} file, or one of those that ship with the package, {', '.join(shipped)}"
             raise FileNotFoundError(f"weights must be {kinds}, got {str(path)!r}")
         path = shipped[str(path)]
-    content = path.read_bytes()
-    tensors = _read_tensors(content, path)
+    tensors = _read_tensors(path.read_bytes(), path)
     try:
-        header = _header(content)
+        header = json.loads((safe_open(path, "pt").metadata() or {})["diffnotes"])  # type: ignore[no-untyped-call]
         digest = header.pop("sha256")
         with torch.device("meta"):  # shapes only: the values come from the file
             model = networks[header["network"]](**header["config"])
@@ -167,22 +166,13 @@ def load_weights(
 
 def model_bytes(model: nn.Module, schedule: NoiseSchedule) -> bytes:
     """The content of a file as `save_model` writes it, but without provenance or checks: for a checkpoint."""
-    return _weights_bytes(model, _with_betas(model.state_dict(), schedule), None)
+    return _weights_bytes(model, {**model.state_dict(), BETAS: schedule.betas[1:]}, None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside whatever torch.compile and the `WRAPPERS` have made of it."""
-    while True:
-        if isinstance(model, WRAPPERS):
-            model = model.module
-        elif (inner := getattr(model, "_orig_mod", None)) is not None:
-            model = inner
-        else:
-            return model
-
-
-def _with_betas(tensors: Tensors, schedule: NoiseSchedule) -> Tensors:
-    return {**tensors, BETAS: schedule.betas[1:]}
+    inner = model.module if isinstance(model, WRAPPERS) else getattr(model, "_orig_mod", None)
+    return model if inner is None else unwrapped(inner)
 
 
 def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, Any] | None) -> bytes:
@@ -397,14 +387,6 @@ def _read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def _header(content: bytes) -> dict[str, Any]:
-    """The header that `_weights_bytes` wrote. A file starts with 8 bytes of length, then JSON of that length."""
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    header: dict[str, Any] = json.loads(metadata.get("diffnotes", "{}"))
-    return header
 
 
 def _digest(tensors: Tensors, header: Mapping[str, Any]) -> str:

@@ -55,16 +55,15 @@ class Classifier(nn.Module):
         super().__init__()
         channels, classes, width = (whole("channels", channels), whole("classes", classes), whole("width", width))
         self.config = {"channels": channels, "classes": classes, "width": width}
-        w = width
         self.body = nn.Sequential(
-            *_convolution(channels, w, 1),
-            *_convolution(w, 2 * w, 2),
-            *_convolution(2 * w, 2 * w, 1),
-            *_convolution(2 * w, 4 * w, 2),
-            *_convolution(4 * w, 4 * w, 1),
+            *_convolution(channels, width, 1),
+            *_convolution(width, 2 * width, 2),
+            *_convolution(2 * width, 2 * width, 1),
+            *_convolution(2 * width, 4 * width, 2),
+            *_convolution(4 * width, 4 * width, 1),
             nn.AdaptiveAvgPool2d(2),  # the mean over each quarter of the image
             nn.Flatten(),
-            nn.Linear(16 * w, self.num_features, bias=False),
+            nn.Linear(16 * width, self.num_features, bias=False),
             nn.BatchNorm1d(self.num_features, affine=False),
         )
         self.head = nn.Linear(self.num_features, classes)

@@ -25,7 +25,7 @@ from torch import Tensor
 from diffnotes.data import cifar10, fashion_mnist
 from diffnotes.metrics import frechet_distance
 from diffnotes.reverse import Variance
-from diffnotes.schedule import NoiseSchedule, Spacing
+from diffnotes.schedule import Spacing
 from diffnotes.training import distributed, run
 from diffnotes.training.checkpoint import check_target, load_model, write_file
 from diffnotes.training.classifier import load_classifier, predict
@@ -70,7 +70,7 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
     shape = _shape(net)
     if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
         raise ValueError(f"out must be an .npz file: samples of shape {shape} are not images")
-    x = _drawn(arguments, net, schedule, arguments.count)
+    x = run.samples(schedule, net, arguments.count, shape, progress=True, **_how(arguments, net))
     for path in arguments.out if distributed.rank() == 0 else ():
         if path.suffix == ".png":
             write_file(path, png(x, len(arguments.classes) or math.ceil(math.sqrt(len(x)))))
@@ -79,11 +79,6 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
             np.savez_compressed(content, x=x.numpy(), y=run.labels(len(x), arguments.classes).numpy())
             write_file(path, content.getvalue())
         print(f"{path}: {len(x)} samples")
-
-
-def _drawn(arguments: Namespace, net: Network, schedule: NoiseSchedule, n: int) -> Tensor:
-    """n samples, drawn as `_sampling_options` say."""
-    return run.samples(schedule, net, n, _shape(net), progress=True, **_how(arguments, net))
 
 
 def _how(arguments: Namespace, net: Network) -> dict[str, Any]:
@@ -134,7 +129,7 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     }
     try:
         if arguments.frechet:
-            drawn = _drawn(arguments, net, schedule, arguments.frechet)
+            drawn = run.samples(schedule, net, arguments.frechet, _shape(net), progress=True, **_how(arguments, net))
             report["frechet"] = _compared(drawn, real, arguments.classes) if distributed.rank() == 0 else None
     finally:  # whatever happens to the samples, the likelihood is reported
         if distributed.rank() == 0:
@@ -198,13 +193,13 @@ def _train_options(sub: ArgumentParser) -> None:
 
 
 def _sample_options(sub: ArgumentParser) -> None:
-    sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
     sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png file, an .npz file, or both")
     sub.add_argument("--count", type=at_least(1), default=100, help="the number of samples (default 100)")
     _sampling_options(sub)
 
 
 def _sampling_options(sub: ArgumentParser) -> None:
+    sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--batch", type=at_least(1), default=50, help="images per batch (default 50)")
     group = sub.add_argument_group("sampling")
@@ -218,7 +213,6 @@ def _sampling_options(sub: ArgumentParser) -> None:
 
 
 def _evaluate_options(sub: ArgumentParser) -> None:
-    sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
     sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
     sub.add_argument("--count", type=at_least(1), help="use the first COUNT test images (default: all)")
     sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")

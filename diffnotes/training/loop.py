@@ -338,8 +338,7 @@ class Trainer(Generic[Net]):
         self.loss_name = getattr(what, "__name__", type(what).__name__)
         self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
-        ahead = self.device.type == "cuda"
-        self.data = Ahead(self.source, self.device, config.steps, self.rows) if ahead else self.source
+        self.data = Ahead(self.source, self.device, config.steps, self.rows) if first.is_cuda else self.source
         self.together = DistributedDataParallel(model) if self.size > 1 else None
         network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
@@ -349,8 +348,7 @@ class Trainer(Generic[Net]):
         self.losses = torch.full((config.steps,), math.nan, device=self.device)
         self.gradient_norm = torch.tensor(math.nan, device=self.device)
         self.done = self._checked = 0
-        # reading a loss makes the host wait for the device; on the CPU it is free, so every loss is read
-        self.look_every = 1 if self.device.type == "cpu" else 50
+        self.look_every = 1 if self.device.type == "cpu" else 50  # see `step`
 
     def step(self) -> None:
         """One step of the optimiser.
@@ -366,9 +364,9 @@ class Trainer(Generic[Net]):
         self.optimiser.zero_grad()
         for i in range(config.accumulate):
             part = slice(i, None, config.accumulate)  # strided, so that each part has its share of every t
-            with self._apart(i < config.accumulate - 1):
-                loss = self._loss(x0[part], t[part], noise[part], None if y is None else y[part])
-                loss = loss / config.accumulate
+            last = i == config.accumulate - 1  # before it, gradients need not be averaged over the processes yet
+            with contextlib.nullcontext() if self.together is None or last else self.together.no_sync():
+                loss = self._loss(x0[part], t[part], noise[part], None if y is None else y[part]) / config.accumulate
                 loss.backward()  # type: ignore[no-untyped-call]
             self.losses[k] = loss.detach() + (self.losses[k] if i else 0)
         distributed.average_(self.losses[k])
@@ -376,18 +374,11 @@ class Trainer(Generic[Net]):
             self.check(k + 1)
         longest = math.inf if config.clip is None else config.clip
         self.gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), longest)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(config, k)
+        self.optimiser.param_groups[0]["lr"] = learning_rate(config, k)
         self.optimiser.step()
         average = get_ema_multi_avg_fn(ema_decay(config, k))  # type: ignore[no-untyped-call]
         average(list(self.ema.parameters()), list(self.model.parameters()), None)
         self.done += 1
-
-    def _apart(self, more_to_come: bool) -> contextlib.AbstractContextManager[None]:
-        """If more parts of the batch are to come, gradients need not be averaged over the processes yet."""
-        if self.together is None or not more_to_come:
-            return contextlib.nullcontext()
-        return self.together.no_sync()
 
     def check(self, upto: int | None = None) -> None:
         """Raise ValueError, naming the step, if a loss before step `upto` (default: `done`) is not finite."""
@@ -502,8 +493,7 @@ class Trainer(Generic[Net]):
             for name, value in found.items():
                 if value.shape == weight.shape:
                     found[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-            if found:
-                state[i] = found
+            state[i] = found
         return {"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]}
 
     def _warn_of_changes(self, path: Path, train: dict[str, Any]) -> None:

@@ -52,10 +52,7 @@ class Metrics:
         self._last: tuple[int, float] | None = None  # step and time of the previous line
 
     def __call__(self, trainer: Trainer[Any]) -> None:
-        """Called after a step."""
-        if self._last is None:
-            self._start(trainer.done - 1)
-            assert self._last is not None
+        self._last = self._last or self._start(trainer.done - 1)
         if trainer.done % self.every and trainer.done < trainer.config.steps:
             return
         (before, then), now = self._last, time.perf_counter()
@@ -69,14 +66,14 @@ class Metrics:
         self._write(trainer.done, values)
         self._last = trainer.done, now
 
-    def _start(self, done: int) -> None:
-        """Begin after step `done`: keep only the complete lines up to it."""
+    def _start(self, done: int) -> tuple[int, float]:
+        """Begin after step `done`: keep only the complete lines up to it. Returns what `_last` is then."""
         old = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in old if line.endswith(b"\n") and _step_of_line(line) <= done]
         if kept != old:
             write_file(self.path, b"".join(kept))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._last = done, time.perf_counter()
+        return done, time.perf_counter()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -95,31 +92,26 @@ def _step_of_line(line: bytes) -> int | float:
 class Pictures:
     """Every `every` steps, save a picture of samples to FOLDER/samples, from the same x_T each time.
 
-    They are drawn by DDIM in 50 steps with the averaged weights.
+    They are drawn by DDIM in 50 steps with the averaged weights: eight rows, with one column per class, or 10.
 
     Args:
         shape: of an image, (channels, height, width), with 1 or 3 channels, or ValueError.
-        rows: how many rows of samples; there is one column per class, or 10.
     """
 
-    def __init__(self, folder: str | Path, every: int, shape: Sequence[int], rows: int = 8, seed: int = 0) -> None:
+    def __init__(self, folder: str | Path, every: int, shape: Sequence[int]) -> None:
         whole("every", every)
-        whole("rows", rows)
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ValueError(f"shape must be (1 or 3, height, width), got {tuple(shape)}")
-        self.folder, self.every, self.shape, self.rows, self.seed = Path(folder), every, shape, rows, seed
+        self.folder, self.every, self.shape = Path(folder), every, shape
 
     def __call__(self, trainer: Trainer[Any]) -> None:
-        """Called after a step."""
         if trainer.done % self.every and trainer.done < trainer.config.steps:
             return
         net = trainer.ema.eval()
         classes = net.classes if isinstance(net, Network) else 0
         columns = classes or 10
-        generator = Generator(trainer.device).manual_seed(self.seed)
-        x_T = torch.randn(
-            self.rows * columns, *self.shape, generator=generator, device=trainer.device, dtype=trainer.dtype
-        )
+        generator = Generator(trainer.device).manual_seed(0)
+        x_T = torch.randn(8 * columns, *self.shape, generator=generator, device=trainer.device, dtype=trainer.dtype)
         y = torch.arange(len(x_T), device=trainer.device) % columns
         x = ddim_sample(trainer.schedule, guided(net, y) if classes else net, x_T, steps=50, clip=1.0)
         write_file(self.folder / "samples" / f"step-{trainer.done:08d}.png", png(x, columns))

@@ -693,7 +693,7 @@ def test_whole_paths(maths, generator):
     # DDPM's step from its own formulas is DDIM's at eta = 1, with the same noise
     fresh = "(x, i) => k => [0, 1].map(j => m.normal(3, (k * 5 + i) * 2 + j))"
     noisy = maths(f"a.x.map((x, i) => m.ddpmSample({of}, x, m.pairs(1000, 25), ({fresh})(x, i)).at(-1))", x=x_T)
-    close(noisy, stills.counted_sample(LINEAR, model, x_T, 25, 1.0, "trailing", 3))
+    close(noisy, stills.counted_path(LINEAR, model, x_T, 25, 1.0, "trailing", 3)[-1])
 
 
 MIXTURES = {

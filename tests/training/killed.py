@@ -79,8 +79,8 @@ def at_random_moments(folder: Path, kills: int = 20) -> dict[str, Any]:
     """Train to the end again and again, each time killed and resumed, until `kills` processes have been killed."""
     start = time.monotonic()
     wait(fork(lambda: train(folder / "whole")))
-    life, expected = (time.monotonic() - start) / 8, sums(folder / "whole")
-    killed = while_writing = runs = 0
+    life, expected = (time.monotonic() - start) / 6, sums(folder / "whole")
+    killed = while_writing = runs = in_vain = 0
     chance = random.Random(0)
     while killed < kills or not runs:
         place = folder / f"run-{runs}"
@@ -95,8 +95,9 @@ def at_random_moments(folder: Path, kills: int = 20) -> dict[str, Any]:
         else:
             killed += 1
             while_writing += any(place.glob(".tmp-*"))
-            if list_checkpoints(place) == before:
-                life *= 1.2  # too short a life to get anywhere on this machine
+            in_vain = in_vain + 1 if list_checkpoints(place) == before else 0
+            if in_vain == 4:  # too short a life to get anywhere on this machine
+                life, in_vain = 1.5 * life, 0
     return {"killed": killed, "while_writing": while_writing, "runs": runs}
 
 

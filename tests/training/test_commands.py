@@ -336,7 +336,7 @@ def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
     images = type(whole := cli.fashion_mnist("test"))(whole.x[:1500], whole.y[:1500])
     monkeypatch.setattr(cli, "fashion_mnist", lambda split, folder: images)
     monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
-    monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[images.y == 3][:n])
+    monkeypatch.setattr(run, "samples", lambda schedule, net, n, *how, **more: images.x[images.y == 3][:n])
     net = UNet(channels=1, T=50, width=4, multipliers=(1,), classes=10)
     save_model(tmp_path / "net.safetensors", net, SCHEDULE)
     words = ["--every", "50", "--count", "4", "--batch", "2", "--frechet", "120", "--classes", "3"]
@@ -345,7 +345,7 @@ def test_samples_are_compared_with_real_images(tmp_path, capsys, monkeypatch):
     assert report["samples"] == 120
     assert report["agreement"] > 0.85  # the classifier knows 93.7% of all, and dresses are not its worst
     assert report["distance"] > 10 * report["stderr"]  # nothing but dresses is not the whole wardrobe
-    monkeypatch.setattr(cli, "_drawn", lambda arguments, net, schedule, n: images.x[:n])
+    monkeypatch.setattr(run, "samples", lambda schedule, net, n, *how, **more: images.x[:n])
     cli.main(["evaluate", str(tmp_path / "net.safetensors"), "--device", "cpu", *words[:-2]])
     mixed = json.loads(capsys.readouterr().out)["frechet"]
     assert mixed["distance"] < report["distance"] / 5
@@ -374,12 +374,12 @@ def test_options_are_looked_at_before_the_likelihood(words, complaint, monkeypat
 
 @pytest.mark.parametrize("error", [OSError("the power went out"), KeyboardInterrupt()])
 def test_the_likelihood_is_told_even_if_the_samples_fail(error, monkeypatch, capsys):
-    def fail(*how):
+    def fail(*how, **more):
         raise error
 
     monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 28))
     monkeypatch.setattr(run, "likelihood", lambda *how, **more: {"bits_per_dim": 3.0})
-    monkeypatch.setattr(cli, "_drawn", fail)
+    monkeypatch.setattr(run, "samples", fail)
     with pytest.raises(SystemExit):
         cli.main([*WEIGHED.split(), "--frechet", "3"])
     assert json.loads(capsys.readouterr().out)["bits_per_dim"] == 3
