@@ -34,7 +34,6 @@ ORDER = """
     __init__ __main__
 """
 BOOK = [name for name in MODULES if name.startswith("book.")]
-ADDRESS = re.compile(r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes|([^/\s\"'`]+)\.github\.io/diffnotes")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 
@@ -56,8 +55,10 @@ def accounts(texts: dict[str, str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, text in texts.items():
         if name not in ("tools/account.py", "tests/test_project.py"):
-            for match in ADDRESS.finditer(text):
-                found.setdefault(match[1] or match[2], set()).add(name)
+            named = re.findall(r"(?:github\.com|/github|/gh)/([^/\s\"']+)/diffnotes", text)
+            pages = [re.split(r"[/\s\"'`]", before[-60:])[-1] for before in text.split(".github.io/diffnotes")[:-1]]
+            for account in filter(None, named + pages):
+                found.setdefault(account, set()).add(name)
     return found
 
 
@@ -76,7 +77,7 @@ def test_one_command_sets_the_account_everywhere_and_again(tmp_path):
     for name in tracked():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    for command in (["git", "init", "-q"], ["git", "add", "-A"]):
+    for command in (["git", "init", "-q"], ["git", "add", "-A", "-N"]):
         subprocess.run(command, cwd=tmp_path, check=True)
     before = accounts(tracked(tmp_path))
     for name in ("Ada-Lovelace9", "someone-else"):

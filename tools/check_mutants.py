@@ -423,7 +423,7 @@ def needs(statement: ast.stmt) -> set[str]:
 
 
 def bases(statement: ast.stmt) -> set[str]:
-    """The names of what a statement changes in place (table[k] = .., net.rate = .., figure.axes.clear()), or a class."""
+    """The names of what a statement changes in place, as in table[k] = .. and net.rate = .., and of a class."""
     match statement:
         case ast.ClassDef(name=name):
             return {name}

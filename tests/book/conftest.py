@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from probes import LOOPBACK, WIDE, Log, settle
+from probes import LOOPBACK, WIDE, Log, at_rest, settle
 from site_map import HTML
 
 MOST_KEPT = 15  # of the pages that are open at a time
@@ -91,7 +91,8 @@ def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page
             page.set_viewport_size(WIDE)
             if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (scheme == "dark"):
                 page.emulate_media(color_scheme=scheme)
-                page.wait_for_timeout(500)  # colours fade into each other
+                at_rest(page)  # colours fade into each other
+                page.wait_for_function("document.getAnimations().every(animation => animation.playState !== 'running')")
             return page, log
         while len(kept) >= MOST_KEPT:
             kept.pop(next(iter(kept)))[0].context.close()

@@ -56,12 +56,14 @@ class Log:
 
 
 def settle(page: Page) -> None:
-    """Wait until everything has loaded and all formulas are set."""
-    page.wait_for_load_state("networkidle")
-    if page.evaluate("!!(window.MathJax && MathJax.startup)"):
-        page.evaluate("MathJax.startup.promise.then(() => true)")
-        page.wait_for_load_state("networkidle")  # its fonts
-    page.evaluate("document.fonts.ready.then(() => true)")
+    """Wait until what the page names has loaded, all formulas are set in their fonts, and nothing moves."""
+    page.wait_for_load_state()
+    page.evaluate("""async () => {
+        await window.MathJax?.startup?.promise;
+        document.body.getBoundingClientRect(); // a font is asked for when the page is laid out
+        await document.fonts.ready;
+    }""")
+    at_rest(page)
 
 
 def unfold(page: Page) -> None:
@@ -127,7 +129,7 @@ def on_a_phone(page: Page, wide_letters: bool = False) -> Iterator[None]:
     unfold(page)
     page.set_viewport_size(NARROW)
     style = page.add_style_tag(content=_WIDE_LETTERS if wide_letters else " ")
-    page.wait_for_timeout(300)  # the layout follows
+    at_rest(page)
     yield
     style.evaluate("style => style.remove()")
     page.set_viewport_size(WIDE)
@@ -255,6 +257,22 @@ def figures_without_words(page: Page) -> Iterator[str]:
         said = len((alt or "").split()) + len(re.findall("[\u4e00-\u9fff]", alt or "")) // 2  # two characters a word
         if not alt or said < 4 or re.search(r"_images|\.(png|jpe?g|svg|gif)\b", alt):
             yield f"a figure is described by {alt!r}"
+
+
+_LIFELESS = """() => [...document.querySelectorAll('.explore')].filter(host => {
+    const box = host.getBoundingClientRect(), inside = box.left >= 0 && box.right <= innerWidth + 1;
+    return !('alive' in host.dataset && host.values && inside && host.scrollWidth <= host.clientWidth + 1);
+}).map(host => host.dataset.figure)"""
+
+
+def lifeless(page: Page) -> list[str]:
+    """Figures that should move and are still pictures, on a phone or a wide window, or are wider than it."""
+    found = []
+    for size in (NARROW, {"width": 1400, "height": 900}):
+        page.set_viewport_size(size)
+        at_rest(page)
+        found += [f"{figure}, {size['width']} wide" for figure in page.evaluate(_LIFELESS)]
+    return found
 
 
 _FILTERS = """image => {

@@ -32,3 +32,7 @@ def source(page: str) -> Path:
 
 def built(page: str) -> Path:
     return HTML / f"{page}.html"
+
+
+# the pages with figures that move
+LIVE = [page for page in PAGES if built(page).is_file() and '<div class="explore"' in built(page).read_text("utf-8")]

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-from bs4 import BeautifulSoup
 from playwright.sync_api import Page, expect
 from probes import (
     barriers,
@@ -22,6 +21,7 @@ from site_map import PAGES, built
 
 pytestmark = pytest.mark.browser
 COLOURED = ["book/index", "book/04-ddim", "book/glossary"]
+READ_OUT = [*COLOURED, "book/01-forward-deeper", "book/05-images", "book/stuck", "book/api", "book/checked-equations"]
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
@@ -35,7 +35,8 @@ def test_a_page_is_right_wide_and_on_a_phone(name, site, open_page):
     with on_a_phone(page):
         found += [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
         found += stranded_punctuation(page)
-    found += barriers(page, colours=name in COLOURED, code=False)  # both are those of the English page
+    if name in READ_OUT:  # on the others the elements are those of the English page
+        found += barriers(page, colours=name in COLOURED, code=False)
     assert not found, "\n".join(found)
 
 
@@ -46,20 +47,21 @@ def test_a_page_can_be_read_in_the_dark(name, site, open_page):
 
 
 def section_ids(name: str) -> list[str]:
-    article = BeautifulSoup(built(name).read_text("utf-8"), "html.parser").select_one("article")
-    return [str(section["id"]) for section in article.select("section[id]")]
+    return re.findall(r'<section[^>]* id="([^"]+)"', built(name).read_text("utf-8"))
 
 
 def equations(name: str) -> list[tuple[str, str]]:
-    article = BeautifulSoup(built(name).read_text("utf-8"), "html.parser").select_one("article")
-    return [(str(e["id"]), e.select_one(".eqno").get_text()) for e in article.select("div.math[id]:has(.eqno)")]
+    """Each equation's id and number."""
+    numbered = r'<div class="math[^>]* id="([^"]+)">\s*<span class="eqno">\D*([\d.]+)'
+    return re.findall(numbered, built(name).read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_twins_have_the_same_sections_and_equations(name):
     assert section_ids(f"zh/{name}") == section_ids(name)
-    numbers = [[(i, re.sub(r"[^\d.]", "", n)) for i, n in equations(page)] for page in (name, f"zh/{name}")]
-    assert numbers[0] == numbers[1]
+    assert equations(f"zh/{name}") == equations(name)
+    assert section_ids(name)
+    assert bool(equations(name)) == ("/0" in name)
 
 
 def twin(page: Page):
@@ -80,8 +82,9 @@ def test_a_link_leads_to_the_same_section_of_the_twin_and_back(site, open_page):
 def test_no_page_is_without_its_twin(site, open_page):
     for name in PAGES:
         for page in (name, f"zh/{name}"):
-            soup = BeautifulSoup(built(page).read_text("utf-8"), "html.parser")
-            links = {a["href"] for a in soup.select("a.twin")}
+            tags = re.findall(r"<a\b[^>]*>", built(page).read_text("utf-8"))
+            twins = [tag for tag in tags if re.search(r'class="[^"]*\btwin\b', tag)]
+            links = {re.search(r'href="([^"]*)"', tag)[1] for tag in twins}
             assert len(links) == 1, page
             assert (built(page).parent / links.pop()).resolve().is_file()
 

@@ -5,12 +5,14 @@ import re
 
 import pytest
 from probes import (
+    at_rest,
     barriers,
     clipped_cells,
     cut_formulas,
     figures_without_words,
     fold,
     formulas,
+    lifeless,
     lost_equation_links,
     marked_section,
     mute_formulas,
@@ -25,7 +27,7 @@ from probes import (
     unmarked_links,
     unreadable_figures,
 )
-from site_map import PAGES, built, source
+from site_map import LIVE, PAGES, built, source
 
 from diffnotes.book.ledger import prose
 
@@ -52,6 +54,7 @@ def listed(problems) -> str:
 
 def test_it_loads_and_asks_nothing_of_the_outside(address, open_page):
     page, log = open_page(address, keep=True)
+    page.wait_for_load_state("networkidle")  # what scripts ask for later, too
     assert not log.problems, listed(log.problems)
     assert page.locator("article h1").count() == 1
     assert page.title()
@@ -79,6 +82,13 @@ def test_maths_in_the_source_is_maths_on_the_page(name, site, open_page):
 def test_figures_are_described(address, open_page):
     page, _ = open_page(address, keep=True)
     assert not (found := list(figures_without_words(page))), listed(found)
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_figures_that_move_come_to_life(name, site, open_page):
+    page, _ = open_page(f"{site}/{name}.html", keep=True)
+    assert page.locator(".explore").count()
+    assert not (found := list(lifeless(page))), listed(found)
 
 
 def test_figures_are_dark_ink_on_a_light_sheet(address, scheme, open_page):
@@ -128,7 +138,7 @@ def test_the_contents_mark_where_a_link_from_elsewhere_leads(name, site, open_pa
             while (!links.includes(section.id)) section = section.parentElement.closest('section');
             return [e.id, section.id];
         });
-        return [...links.slice(-2).map(id => [id, id]), ...equations.slice(-1)];
+        return [...links.slice(-1).map(id => [id, id]), ...equations.slice(-1)];
     }""")
     for target, section in links:
         arrived, _ = open_page(f"{address}#{target}")
@@ -203,6 +213,6 @@ def test_a_core_page_is_shorter_on_a_phone_than_it_was(name, site, open_page):
     page, _ = open_page(f"{site}/{name}.html", keep=True)
     fold(page)
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(300)
+    at_rest(page)
     height = page.evaluate("document.documentElement.scrollHeight")
     assert height <= 0.8 * OLD_HEIGHTS[name.split("/")[1][:2]]

@@ -107,7 +107,8 @@ def test_a_good_page_has_no_problem(show):
     ],
 )
 def test_bad_loading_is_found(show, body, said):
-    _, log = show(body)
+    page, log = show(body)
+    page.wait_for_load_state("networkidle")
     assert any(said in problem for problem in log.problems), log.problems
 
 

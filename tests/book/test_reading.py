@@ -28,7 +28,9 @@ def test_chapter_1_has_something_to_play_with():
 
 @pytest.mark.parametrize("name", PLAYERS)
 def test_an_animation_plays_and_scrubs(name, site, open_page):
-    page, log = open_page(f"{site}/{name}.html")
+    page, log = open_page(f"{site}/{name}.html", keep=True)
+    before = list(log.problems)
+    fold(page)
     player = page.locator(".animation").first
     player.scroll_into_view_if_needed()
     slider = player.locator("input[type=range]")
@@ -51,7 +53,7 @@ def test_an_animation_plays_and_scrubs(name, site, open_page):
     player.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function("old => document.querySelector('.animation img').src !== old", arg=first)
     expect(slider).to_have_value(last, timeout=60_000)  # it plays to its end by itself, once
-    assert not log.problems
+    assert log.problems == before, log.problems
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -162,11 +164,11 @@ def test_figures_are_enlarged(name, site, open_page):
     before = list(log.problems)
     page.set_viewport_size(NARROW)
     unfold(page)
-    page.wait_for_timeout(300)  # the layout follows
+    at_rest(page)
     images = page.locator("article figure img:not(.explore img, .animation img)").all()
     assert len(images) == page.locator("button.enlarge").count()
     dialog = page.locator("dialog.enlarged")
-    for i, image in enumerate(images[:4]):
+    for i, image in enumerate(images[:3]):
         button = image.locator("xpath=following-sibling::button")
         image.scroll_into_view_if_needed()
         at_rest(page)
@@ -190,9 +192,10 @@ def test_figures_are_enlarged(name, site, open_page):
         assert button.evaluate("e => e === document.activeElement")
         assert page.evaluate("scrollY") == scrolled
     assert log.problems == before, log.problems
-    images[0].click()
-    assert not list(barriers(page, within="dialog.enlarged"))
-    page.keyboard.press("Escape")
+    if name in WITH_FIGURES[::4]:
+        images[0].click()
+        assert not list(barriers(page, within="dialog.enlarged"))
+        page.keyboard.press("Escape")
 
 
 def test_a_phone_finds_the_contents_and_the_search(site, open_page):
