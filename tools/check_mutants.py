@@ -433,7 +433,7 @@ def bases(statement: ast.stmt) -> set[str]:
             changed = [function]
         case _:
             return set()
-    return {next(node.id for node in ast.walk(target) if isinstance(node, ast.Name)) for target in changed}
+    return {next(n.id for n in ast.walk(target) if isinstance(n, ast.Name)) for target in changed} - {"check", *DRAWS}
 
 
 def examine(path: Path, known: dict[str, Any], jobs: int, only: str = "") -> dict[str, Any]:

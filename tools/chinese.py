@@ -192,9 +192,16 @@ def link_to_twin(app: Sphinx, pagename: str, templatename: str, context: dict[st
     context.setdefault("header_buttons", []).insert(0, button)
 
 
+def mark_english(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Say so of paragraphs without a Chinese letter: they are read in English, with its narrow apostrophes."""
+    if app.config.language == "zh_CN" and doctree is not None:
+        context["body"] = re.sub(r"<p>(?=[^\u4e00-\u9fff]*?</p>)", '<p lang="en">', context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """For Sphinx."""
     app.add_transform(SameSections)
+    app.connect("html-page-context", mark_english)
     app.connect("html-page-context", link_to_twin, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

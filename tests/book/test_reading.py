@@ -212,8 +212,10 @@ def test_a_phone_finds_the_contents_and_the_search(site, open_page):
 
 
 def test_the_root_leads_to_the_first_page(site, open_page):
-    page, log = open_page(f"{site}/")
+    page, log = open_page(f"{site}/search.html")
+    page.goto(f"{site}/")
     page.wait_for_url("**/book/index.html")
+    settle(page)
     assert not log.problems
 
 

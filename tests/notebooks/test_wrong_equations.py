@@ -4,6 +4,7 @@ The list is in wrong_equations.toml: a replacement of `old` by `new` in the cell
 is. `make mutants` makes thousands of them by machine; these stand here so that every run of the tests tries them.
 """
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tools.check_mutants import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = tomllib.loads(Path(__file__).with_name("wrong_equations.toml").read_text("utf-8"))["wrong"]
@@ -43,6 +46,22 @@ def test_there_are_forty_and_each_stands_on_a_page():
     assert len(LIST) >= 40
     tried = [entry for entries in BY_NOTEBOOK.values() for entry in entries]
     assert [entry for entry in LIST if tried.count(entry) != 1] == []
+
+
+def test_what_a_cell_depends_on_is_run_and_no_more():
+    cells = [
+        "import math\nslow = math.pi\nrows = {}\nn = 1",
+        "n = 2\nrows['a'] = n\nfor k in 'bc':\n    rows[k] = k\ntable = [slow]\ncheck.exact('a-b', table, table)",
+        "total = lambda slow: slow + len(rows)",
+        "check.exact('a-c', total(1), 4)",
+    ]
+    kept = needed([ast.parse(cell) for cell in cells], {3})
+    assert [ast.unparse(tree).split("\n") for tree in kept] == [
+        ["import math", "rows = {}"],
+        ["n = 2", "rows['a'] = n", "for k in 'bc':", "    rows[k] = k"],
+        ["total = lambda slow: slow + len(rows)"],
+        ["check.exact('a-c', total(1), 4)"],
+    ]
 
 
 @pytest.mark.slow
