@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 
 from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
 from diffnotes.reverse import ask, check_fits, predict_x0
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, check_T, flat
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, flat
 
 Eta = float | int | Literal["sigma_hat"]  # int too: at run time the tests tell 1 from 1.0
 
@@ -163,7 +163,7 @@ def ddim_sample(
         UserWarning: alpha_bar at the first time is too large for N(0, I), see `NoiseSchedule.warn_unless_prior`.
     """
     check_fits(x_T, clip=clip, generator=generator)
-    check_T(schedule, model)
+    schedule.check_T(model)
     pairs = schedule.pairs(steps, spacing)  # (t, s), t falling, s = 0 last
     log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
@@ -209,7 +209,7 @@ def ddim_encode(
     Arguments and errors are those of `ddim_sample`; the path goes from x_0 to x_T.
     """
     check_fits(x0)
-    check_T(schedule, model)
+    schedule.check_T(model)
     pairs = schedule.pairs(steps, spacing)[::-1]
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     x, path = x0.clone(), [x0]
@@ -353,7 +353,7 @@ def dpmpp_2m_sample(
     jump uses, and not the predictions it is extrapolated from, which would bend their line.
     """
     check_fits(x_T, clip=clip)
-    check_T(schedule, model)
+    schedule.check_T(model)
     pairs = schedule.pairs(steps, spacing)
     schedule.warn_unless_prior(pairs[0][0])
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()

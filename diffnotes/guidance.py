@@ -53,5 +53,5 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
         with_label, without = model(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return torch.lerp(without, with_label, 1 + scale)  # (gen-guidance)
 
-    predictor.T = getattr(model, "T", None)  # type: ignore[attr-defined]  # see `check_T`
+    predictor.T = getattr(model, "T", None)  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
     return predictor

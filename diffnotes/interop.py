@@ -92,7 +92,7 @@ def counted_from_zero(model: Callable[[Tensor, Tensor], Tensor], T: int | None =
     def predictor(x_t: Tensor, t: Tensor) -> Tensor:
         return model(x_t, t - 1)
 
-    predictor.T = T  # type: ignore[attr-defined]  # see `check_T`
+    predictor.T = T  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
     return predictor
 
 

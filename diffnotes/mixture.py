@@ -65,7 +65,7 @@ class Oracle(ABC):
             # take the expectation, given x_t, of both sides of x_t = signal x_0 + noise eps
             return ((x - signal * self.denoise(schedule, x, t)) / noise).to(x_t.dtype)
 
-        model.T = schedule.T  # type: ignore[attr-defined]  # see `check_T`
+        model.T = schedule.T  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
         return model
 
     def to(self: AnOracle, device: torch.device | str) -> AnOracle:

@@ -30,7 +30,7 @@ from torch.special import log_ndtr
 from diffnotes.arguments import check_batch, check_floating, may_look, number, per_example, whole, whole_numbers
 from diffnotes.forward import prior_kl, q_sample
 from diffnotes.reverse import Variance, check_fits, p_mean, q_posterior, reverse_variance
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, check_T, flat
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, PerStep, Time, flat
 
 Decoder = Literal["gaussian", "discrete"]
 
@@ -50,7 +50,7 @@ def simple_loss(schedule: NoiseSchedule, model: NoisePredictor, x0: Batch, t: Ti
     Raises:
         ValueError: a shape or dtype is wrong, also of the model's eps; t is invalid; or the model is for another T.
     """
-    check_T(schedule, model)
+    schedule.check_T(model)
     eps = model(q_sample(schedule, x0, t, noise), per_example(t, schedule.T, x0))
     check_batch(noise=noise, eps=eps)
     return flat(noise - eps).square().mean(1)  # (obj-simple)
@@ -109,7 +109,7 @@ def vlb_terms(
         ValueError: an argument is not as above, the model is for another T, or its eps is not shaped like x_t; with the
             discrete decoder also what `discrete_log_prob` raises.
     """
-    check_T(schedule, model)
+    schedule.check_T(model)
     check_batch(x0=x0)
     times = list(range(2, schedule.T + 1)) if ts is None else whole_numbers("ts", ts)
     if len(set(times)) < len(times) or not all(2 <= t <= schedule.T for t in times):

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import check_batch, per_example
-from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Steps, Time, check_T
+from diffnotes.arguments import check_batch, check_floating, per_example
+from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Steps, Time
 
 Predicts = Literal["eps", "x0", "v"]
 Variance = Literal["posterior", "beta"]
@@ -89,7 +89,7 @@ def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts:
 
     Any other `predicts`, or a model made for another T, is a ValueError.
     """
-    check_T(schedule, model)
+    schedule.check_T(model)
     if predicts not in get_args(Predicts):
         raise ValueError(f"predicts must be one of {get_args(Predicts)}, got {predicts!r}")
     if predicts == "eps":
@@ -99,7 +99,7 @@ def as_noise_predictor(schedule: NoiseSchedule, model: NoisePredictor, predicts:
     def predictor(x_t: Tensor, t: Tensor) -> Tensor:
         return to_eps(schedule, x_t, t, model(x_t, t))
 
-    predictor.T = schedule.T  # type: ignore[attr-defined]  # see `check_T`
+    predictor.T = schedule.T  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
     return predictor
 
 
@@ -149,7 +149,7 @@ def drift(schedule: NoiseSchedule, model: NoisePredictor, x_t: Batch, t: Time) -
     For small beta it is beta (x_t / 2 + score). Subtracting nearly equal numbers would lose digits, so expm1 computes
     1 / sqrt(alpha) - 1. A model made for another T is a ValueError; other errors as in `predict_x0`.
     """
-    check_T(schedule, model)
+    schedule.check_T(model)
     check_batch(x_t=x_t)
     eps = model(x_t, per_example(t, schedule.T, x_t))
     check_batch(x_t=x_t, eps=eps)
@@ -199,7 +199,7 @@ def ddpm_sample(
     """
     reverse_variance(schedule, variance)  # raises if it is unknown
     check_fits(x_T, clip=clip, generator=generator)
-    check_T(schedule, model)
+    schedule.check_T(model)
     pairs = schedule.pairs(steps, spacing)
     schedule.warn_unless_prior(pairs[0][0])
     log = schedule.log_alpha_bars.tolist()  # plain numbers from here on
@@ -234,14 +234,17 @@ def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Ten
 def ask(model: NoisePredictor, x: Batch, t: int) -> Tensor:
     """The model's eps for a batch that stands at t, once it is known to be floating point and shaped like x."""
     eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-    if type(eps) is not Tensor or eps.shape != x.shape or eps.dtype != x.dtype:  # alike: all is well
-        check_batch(x=x, eps=eps)
+    check_floating(eps=eps)
+    if eps.shape != x.shape:
+        raise ValueError(f"eps must be shaped like x, {tuple(x.shape)}, got {tuple(eps.shape)}")
     return eps
 
 
 def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generator | None = None) -> None:
     """Raise ValueError unless x is floating point and whatever else is given suits it."""
-    check_batch(x=x)
+    check_floating(x=x)
+    if not x.ndim:
+        raise ValueError("x must have shape (batch, ...), got ()")
     if clip is not None and not 0 < clip < math.inf:
         raise ValueError(f"clip must be > 0 and finite, got {clip}")
     if generator is not None and generator.device != x.device:

@@ -222,6 +222,12 @@ class NoiseSchedule:
             raise ValueError(f"steps must be a number, or times that rise within 1..{self.T}, got {times}")
         return pairs[::-1]
 
+    def check_T(self, model: Any) -> None:
+        """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's."""
+        T = getattr(model, "T", None)
+        if isinstance(T, int) and T != self.T:
+            raise ValueError(f"model must be made for the schedule's T = {self.T}, got one for T = {T}")
+
     def warn_unless_prior(self, t: int) -> None:
         """Warn if a sampler starts from N(0, I) at a time t at which q(x_t) is still far from it.
 
@@ -286,10 +292,3 @@ def _round(numerator: int, denominator: int) -> int:
 def flat(x: Batch) -> Float[Tensor, "batch coordinates"]:
     """(batch, ...) as (batch, coordinates); (batch,) becomes (batch, 1)."""
     return x.unsqueeze(-1).flatten(1)
-
-
-def check_T(schedule: NoiseSchedule, model: Any) -> None:
-    """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's."""
-    T = getattr(model, "T", None)
-    if isinstance(T, int) and T != schedule.T:
-        raise ValueError(f"model must be made for the schedule's T = {schedule.T}, got one for T = {T}")

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import diffnotes
 from diffnotes.arguments import may_look, number
 from diffnotes.forward import prior_kl
-from diffnotes.schedule import NoiseSchedule, check_T, flat, timesteps
+from diffnotes.schedule import NoiseSchedule, flat, timesteps
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic")
 EPS = 2.0**-53  # one float64 rounding, relative
@@ -431,9 +431,9 @@ def test_the_shortest_schedules(T: int) -> None:
 def test_a_model_for_another_schedule_is_refused() -> None:
     s = NoiseSchedule.linear(100)
     for model in (SimpleNamespace(T=100), SimpleNamespace(), SimpleNamespace(T="what it likes"), lambda x, t: x):
-        check_T(s, model)
+        s.check_T(model)
     with pytest.raises(ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"):
-        check_T(s, SimpleNamespace(T=1000))
+        s.check_T(SimpleNamespace(T=1000))
 
 
 # ---- what a sampler asks of it --------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from diffnotes.arguments import usable_device
-from diffnotes.schedule import NoiseSchedule, check_T
+from diffnotes.schedule import NoiseSchedule
 from diffnotes.training.networks import NETWORKS, Network
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -84,7 +84,7 @@ def save_model(
         ValueError: a weight is not finite in `dtype`, the suffix is wrong, or the network is made for another T.
         OSError: the file could not be written; what was at `path` is untouched.
     """
-    check_T(schedule, unwrapped(model))
+    schedule.check_T(unwrapped(model))
     save_weights(path, model, provenance, dtype, {BETAS: schedule.betas[1:]})
 
 

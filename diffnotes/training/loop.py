@@ -42,7 +42,7 @@ from tqdm.auto import tqdm
 
 from diffnotes.data import from_bytes
 from diffnotes.objective import simple_loss
-from diffnotes.schedule import NoisePredictor, NoiseSchedule, check_T
+from diffnotes.schedule import NoisePredictor, NoiseSchedule
 from diffnotes.training import distributed
 from diffnotes.training.checkpoint import (
     BETAS,
@@ -326,7 +326,7 @@ class Trainer(Generic[Net]):
         given, model = model, cast(Net, unwrapped(model))
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
-        check_T(schedule, model)
+        schedule.check_T(model)
         if config.label_drop and not (isinstance(model, Network) and model.classes):
             raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
         self.rank, self.size = distributed.rank(), distributed.size()

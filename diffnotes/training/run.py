@@ -24,7 +24,7 @@ from diffnotes.ddim import Eta, ddim_sample, ddim_sigma, dpmpp_2m_sample
 from diffnotes.guidance import guided
 from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.reverse import Variance, ddpm_sample
-from diffnotes.schedule import Batch, Labels, NoisePredictor, NoiseSchedule, Spacing, check_T, timesteps
+from diffnotes.schedule import Batch, Labels, NoisePredictor, NoiseSchedule, Spacing, timesteps
 from diffnotes.training import distributed
 from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model
 from diffnotes.training.loop import TrainConfig, Trainer, fit, seed_of
@@ -112,7 +112,7 @@ class Sampling:
             ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
                 classes, or a value is out of range.
         """
-        check_T(schedule, model)
+        schedule.check_T(model)
         if n < 1 or self.batch < 1:
             raise ValueError(f"n and batch must be at least 1, got {n} and {self.batch}")
         if self.sampler not in get_args(Sampler):
@@ -206,7 +206,7 @@ def likelihood(
         ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, or what
             `vlb_terms` raises.
     """
-    check_T(schedule, model)
+    schedule.check_T(model)
     n, dims = len(images), images[0].numel()
     if not 1 <= every <= schedule.T:
         raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")
