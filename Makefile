@@ -35,7 +35,7 @@ book: $(READY)  ## render the book, from the notebooks as they are saved, into _
 translation: $(READY)  ## list what the Chinese edition lacks, and what is stale in it
 	$(BIN)/python tools/translation.py
 
-pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf (needs a Chromium), and link it from the pages (EDITION=zh: Chinese)
+pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf, and link it from the pages (needs a Chromium; EDITION=zh: Chinese, to ..-zh.pdf, with a Chinese font)
 	$(BIN)/python tools/pdf.py $(if $(EDITION),--$(EDITION))
 	$(MAKE) book
 
@@ -53,18 +53,15 @@ types: $(READY)  ## mypy
 matrix:  ## notebooks and tests on other versions: Pythons, the lowest, Colab's (NAME=colab: only that; ONLY=notebooks)
 	$(PYTHON) tools/matrix.py $(NAME) $(if $(ONLY),--only $(ONLY))
 
-mutants: $(READY) .mutants/.ready  ## change code and checks in small ways, count what goes unnoticed (MODULE=ddim, BOOK=book/04-ddim.ipynb: only that)
+mutants: $(READY) .mutants/.ready  ## change code and checks in small ways, count what goes unnoticed (MODULE=ddim, BOOK=book/04-ddim.ipynb: only that; LEFT=1: what survived last time)
 	$(if $(MODULE),,$(ONE_THREAD) $(BIN)/python tools/check_mutants.py $(BOOK))
 	$(if $(BOOK),,PYTHONPATH=.mutants/lib $(ONE_THREAD) $(BIN)/python tools/mutants.py $(MODULE) $(if $(LEFT),--left))
 .mutants/.ready: tools/mutants.txt
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target .mutants/lib -r $<
 	@touch $@
 
-bench: $(READY) .bench/.ready  ## time samplers and training against bare operations and diffusers, on the CPU
-	PYTHONPATH=.bench/lib $(ONE_THREAD) $(BIN)/python -m benchmarks.run
-.bench/.ready: benchmarks/peers.txt
-	$(BIN)/python -m pip install -q --no-deps --upgrade --target .bench/lib -r $<
-	@touch $@
+bench: $(READY)  ## time samplers and training against bare operations and diffusers, on the CPU
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.run
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

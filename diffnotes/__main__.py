@@ -3,8 +3,11 @@
 import sys
 import warnings
 
-from diffnotes.training.commands import main
+from diffnotes.training.options import one_line
 
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_, **__: f"diffnotes: {message}\n"
-    main(sys.argv[1:])
+    with one_line("diffnotes"):
+        from diffnotes.training.commands import main  # here, as torch takes seconds in which one may press Ctrl-C
+
+        main(sys.argv[1:])

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SEEDS = -(2**63), 2**64 - 1  # the least and the greatest that a torch.Generator takes
+
 
 def whole(name: str, value: Any, least: int | None = 1, most: int | None = None) -> int:
     """The argument `name` as an int: a Python or NumPy integer in `least` .. `most`.
@@ -114,7 +116,22 @@ def may_look(t: Tensor) -> bool:
     return t.device.type == "cpu" and has_values(t)
 
 
-def usable_device(device: torch.device | str, meta: bool = True) -> torch.device:
+def in_float64(name: str, values: Any) -> Tensor:
+    """The argument `name`, a tensor, array or list of numbers, as a float64 tensor; a tensor keeps its device.
+
+    Raises:
+        ValueError: it does not consist of numbers, or its device lacks float64.
+    """
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(values, Tensor):
+            usable_device(values.device, name=f"the device of {name}")
+            raise
+        raise ValueError(f"{name} must be a tensor, array or list of numbers, got {values!r}") from error
+
+
+def usable_device(device: torch.device | str, meta: bool = True, name: str = "device") -> torch.device:
     """`device`, if torch can make a float64 tensor on it; `meta` says whether the meta device will do.
 
     Raises:
@@ -127,6 +144,6 @@ def usable_device(device: torch.device | str, meta: bool = True) -> torch.device
         return found.device
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise ValueError(
-            "device must be cpu or cuda, or another on which torch can make a float64 tensor on this machine "
+            f"{name} must be cpu or cuda, or another on which torch can make a float64 tensor on this machine "
             f"(Apple's mps has no float64), got {str(device)!r}"
         ) from error

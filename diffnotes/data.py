@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-from diffnotes.arguments import number, whole
+from diffnotes.arguments import check_floating, number, whole
 from diffnotes.download import cache_folder, check, fetch
 from diffnotes.mixture import GaussianMixture
 
@@ -203,16 +203,20 @@ def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = 
 
 
 def from_bytes(pixels: Bytes) -> Float[Tensor, "*shape"]:
-    """Pixels 0 .. 255 scaled to [-1, 1], float32: k becomes k / 127.5 - 1."""
+    """Pixels 0 .. 255 scaled to [-1, 1], float32: k becomes k / 127.5 - 1. Any dtype but uint8 is a ValueError."""
+    if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
+        kind = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise ValueError(f"pixels must be a tensor of uint8, got {kind}")
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 def to_bytes(x: Float[Tensor, "*shape"]) -> Bytes:
-    """Images on [-1, 1] as pixels 0 .. 255; values outside are clamped.
+    """Images on [-1, 1] as pixels 0 .. 255; values outside are clamped. Integers are a ValueError.
 
     >>> to_bytes(torch.tensor([-1.0, 0.0, 1.0, 1.2]))
     tensor([  0, 128, 255, 255], dtype=torch.uint8)
     """
+    check_floating(x=x)
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

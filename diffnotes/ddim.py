@@ -35,7 +35,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import check_batch, check_integers, may_look, number, whole
+from diffnotes.arguments import check_batch, check_integers, in_float64, may_look, number, whole
 from diffnotes.reverse import ask, check_fits, predict_x0
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerExample, Spacing, Steps, Time, flat
 
@@ -287,6 +287,7 @@ def ode_rhs(model_at: ModelAt, x_bar: Batch, sigma_bar: float) -> Batch:
     """
     sigma_bar = number("sigma_bar", sigma_bar, "[0, inf)")
     check_batch(x_bar=x_bar)
+    in_float64("x_bar", x_bar[:0])  # a device without it is refused
     if sigma_bar == 0:
         return torch.zeros_like(x_bar)
     one = torch.ones(len(x_bar), dtype=torch.int64, device=x_bar.device)
@@ -307,7 +308,7 @@ def ode_jump(schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: 
         rtol: the solver's relative tolerance for x_bar, >= 1e-13; the absolute tolerance is the same number.
 
     Raises:
-        ValueError: t, s or rtol is out of range, or `x_t` is not floating point.
+        ValueError: t, s or rtol is out of range, or `x_t` is not floating point or on a device without float64.
         RuntimeError: the solver gave up.
     """
     from scipy.integrate import solve_ivp
@@ -316,7 +317,7 @@ def ode_jump(schedule: NoiseSchedule, model_at: ModelAt, x_t: Batch, t: int, s: 
     rtol = number("rtol", rtol, "[1e-13, 1)")
     check_batch(x_t=x_t)
     signal, bars = schedule.sqrt_alpha_bars.tolist(), sigma_bars(schedule).tolist()
-    x_bar = x_t.double().cpu() / signal[t]
+    x_bar = in_float64("x_t", x_t).cpu() / signal[t]
 
     def rhs(sigma_bar: float, y: Any) -> Any:
         x = torch.from_numpy(y).reshape(x_bar.shape).to(x_t.device)

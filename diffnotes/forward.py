@@ -13,7 +13,7 @@ tensor([6.0539e-05], dtype=torch.float64)
 import torch
 from torch.distributions import Normal
 
-from diffnotes.arguments import check_batch
+from diffnotes.arguments import check_batch, in_float64
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time, flat
 
 
@@ -56,10 +56,10 @@ def prior_kl(schedule: NoiseSchedule, x0: Batch) -> PerExample:
     """KL(q(x_T | x_0) || N(0, I)) in nats per example, summed over coordinates: L_T of Ho et al. 2020, eq. 5.
 
     Computed in float64 whatever the dtype of `x0`, because it is a small difference of numbers near 1. An `x0` that is
-    not floating point is a ValueError.
+    not floating point, or on a device without float64, is a ValueError.
     """
     check_batch(x0=x0)
-    x = x0.double()
+    x = in_float64("x0", x0)
     a = schedule.at(schedule.alpha_bars, schedule.T, x)
     kl = (a * (x**2 - 1) - torch.log1p(-a)) / 2  # (fwd-prior-kl), one coordinate
     return flat(kl).sum(1).to(x0.dtype)

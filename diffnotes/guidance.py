@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffnotes.arguments import check_integers, number
+from diffnotes.arguments import check_integers, may_look, number
 from diffnotes.schedule import Labels, NoisePredictor
 
 
@@ -30,7 +30,7 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
 
     Args:
         model: a network with classes.
-        y: one class per sample, in 0 .. classes-1; it fixes the batch size.
+        y: one class per sample, in 0 .. classes-1 (checked on the CPU only); it fixes the batch size.
         scale: the paper's w, in [-1, inf). 0 is the conditional model and -1 the unconditional one, at one call of the
             network per step; any other value asks for both answers, in one call on twice the batch.
 
@@ -44,6 +44,8 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
     scale = number("scale", scale, "[-1, inf)")
     check_integers(y=y)
     y = y.long()
+    if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) < model.classes:
+        raise ValueError(f"y must lie in 0..{model.classes - 1}, got {int(y.min())} .. {int(y.max())}")
     nothing = torch.full_like(y, model.classes)
     both = torch.cat([y, nothing])
 

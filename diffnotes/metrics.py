@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffnotes.arguments import check_batch, check_floating, whole
+from diffnotes.arguments import SEEDS, check_batch, check_floating, in_float64, whole
 from diffnotes.schedule import flat
 
 Samples = Float[Tensor, "n *point"]
@@ -65,11 +65,12 @@ def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimat
         rows: how many rows of the table of all distances are in memory at a time.
 
     Raises:
-        ValueError: points are fewer than three, not floating point or of different shapes, or rows < 1.
+        ValueError: points are fewer than three, not floating point, of different shapes or on a device without float64,
+            or rows < 1.
     """
     check_points(x, y, at_least=3)
     rows = whole("rows", rows)
-    x, y, n, m = _points(x), _points(y), len(x), len(y)
+    x, y, n, m = _points("x", x), _points("y", y), len(x), len(y)
     x_to_y, y_to_x = _distance_sums(x, y, rows)
     (x_to_x, _), (y_to_y, _) = _distance_sums(x, x, rows), _distance_sums(y, y, rows)
 
@@ -99,15 +100,15 @@ def sliced_wasserstein(
         groups: how many parts of the samples the jackknife leaves out in turn.
 
     Raises:
-        ValueError: points are fewer than groups, not floating point or of different shapes; groups < 2; or p or
-            projections < 1.
+        ValueError: points are fewer than groups, not floating point, of different shapes or on a device without
+            float64; groups < 2; p or projections < 1; or no torch.Generator takes the seed.
     """
     import ot  # type: ignore[import-untyped]
 
     p, projections, groups = whole("p", p), whole("projections", projections), whole("groups", groups, 2)
+    generator = torch.Generator().manual_seed(whole("seed", seed, *SEEDS))
     check_points(x, y, at_least=groups)
-    x, y = _points(x), _points(y)
-    generator = torch.Generator().manual_seed(whole("seed", seed, least=None))
+    x, y = _points("x", x), _points("y", y)
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64)
     directions = (directions / directions.norm(dim=0)).to(x.device)
     distance = partial(ot.sliced_wasserstein_distance, projections=directions, p=p)
@@ -146,10 +147,11 @@ def frechet_distance(
 
     Raises:
         ValueError: points are fewer than two, not floating point (scale bytes to [-1, 1] first) or of different shapes;
-            resamples < 2; batch < 1; or features are not finite or not one row per point.
+            resamples < 2; batch < 1; no torch.Generator takes the seed; or features are not finite or not one row per
+            point.
     """
     check_points(x, y, at_least=2)
-    resamples, seed, batch = (whole("resamples", resamples, 2), whole("seed", seed, None), whole("batch", batch))
+    resamples, seed, batch = whole("resamples", resamples, 2), whole("seed", seed, *SEEDS), whole("batch", batch)
     a, b = (_features(sample, features, batch) for sample in (x, y))
     generator = torch.Generator().manual_seed(seed)
 
@@ -210,7 +212,7 @@ def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int
     parts = [x] if features is None else [features(x[i : i + batch]) for i in range(0, len(x), batch)]
     for part in parts:
         check_floating(features=part)
-    found = torch.cat([_points(part).cpu() for part in parts])
+    found = torch.cat([_points("features", part.cpu()) for part in parts])
     if len(found) != len(x):
         raise ValueError(f"features must give one row per point, {len(x)} rows, got {len(found)}")
     if not bool(found.isfinite().all()):
@@ -232,6 +234,6 @@ def check_points(x: Tensor, y: Tensor, at_least: int) -> None:
         raise ValueError(f"x and y must have at least {at_least} points, got {len(x)} and {len(y)}")
 
 
-def _points(x: Tensor) -> Tensor:
-    """(n, ...) to (n, coordinates), in float64, without gradients."""
-    return flat(x.detach().double())
+def _points(name: str, x: Tensor) -> Tensor:
+    """The argument `name`, (n, ...), as (n, coordinates), in float64, without gradients."""
+    return flat(in_float64(name, x.detach()))

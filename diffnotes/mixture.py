@@ -35,7 +35,7 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
-from diffnotes.arguments import check_floating, has_values, may_look, whole
+from diffnotes.arguments import check_floating, has_values, in_float64, may_look, usable_device, whole
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
@@ -59,7 +59,7 @@ class Oracle(ABC):
 
         def model(x_t: Batch, t: Time) -> Batch:
             check_floating(x_t=x_t)
-            x = x_t.to(torch.float64)
+            x = in_float64("x_t", x_t)
             signal = schedule.at(schedule.sqrt_alpha_bars, t, x)
             noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
             # take the expectation, given x_t, of both sides of x_t = signal x_0 + noise eps
@@ -70,7 +70,7 @@ class Oracle(ABC):
 
     def to(self: AnOracle, device: torch.device | str) -> AnOracle:
         """The same oracle on `device`, which must have float64 (Apple's mps does not)."""
-        moved = copy.copy(self)
+        device, moved = usable_device(device), copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
@@ -91,7 +91,7 @@ class GaussianMixture(Oracle):
             condition above fails by more than the rounding of the given dtype.
 
     In the methods, `x` has shape (..., d), `x_t` has shape (batch, d), and t is as in `NoiseSchedule.at`; anything
-    else, and a tensor that is not floating point or is on another device, is a ValueError.
+    else, and a tensor that is not floating point or is on another device, is a ValueError. All devices need float64.
     """
 
     def __init__(
@@ -215,8 +215,9 @@ class GaussianMixture(Oracle):
         check_floating(x=x)
         if x.shape[-1:] != self.means.shape[1:]:
             raise ValueError(f"x must have shape (..., {self.means.shape[1]}), got {tuple(x.shape)}")
+        exact = in_float64("x", x)
         _same_device(x, self.means)
-        return x.to(torch.float64)
+        return exact
 
 
 class DataMixture(Oracle):
@@ -244,10 +245,10 @@ class DataMixture(Oracle):
         check_floating(x0=x0)
         if x0.ndim < 2 or len(x0) == 0:
             raise ValueError(f"x0 must be floating, of shape (N, ...) with N >= 1, got {x0.dtype} {tuple(x0.shape)}")
+        self.x0 = x0.detach()
+        points = in_float64("x0", self.x0).flatten(1)
         if has_values(x0) and not bool(x0.isfinite().all()):
             raise ValueError("x0 must be finite, got inf or nan")
-        self.x0 = x0.detach()
-        points = self.x0.flatten(1).to(torch.float64)
         self._centre = points.mean(0)
         self._rows = points - self._centre
         self._half_norms = torch.einsum("nd,nd->n", self._rows, self._rows) / 2
@@ -265,7 +266,7 @@ class DataMixture(Oracle):
     def score(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> Batch:
         """grad log q(x_t)."""
         check_floating(x_t=x_t)
-        x = x_t.to(torch.float64)
+        x = in_float64("x_t", x_t)
         noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
         return (-self.eps(schedule)(x, t) / noise).to(x_t.dtype)
 
@@ -302,8 +303,9 @@ class DataMixture(Oracle):
         check_floating(x=x)
         if x.shape[1:] != self.x0.shape[1:]:
             raise ValueError(f"x must be a batch of shape {tuple(self.x0.shape[1:])}, got {tuple(x.shape)}")
+        exact = in_float64("x", x)
         _same_device(x, self.x0)
-        return x.flatten(1).to(torch.float64)
+        return exact.flatten(1)
 
     def _by_rows(self, reduce: Callable[..., Tensor], *queries: Query) -> Tensor:
         """`reduce` of the (batch, N) tables of `_log_normal`, one per query, a bounded slice of the batch at a time."""
@@ -472,6 +474,7 @@ def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
     if means.ndim != 2 or 0 in means.shape or shapes != [shapes[1][:1], shapes[1], shapes[1] + shapes[1][1:]]:
         raise ValueError(f"weights, means, covariances must have shapes (K,), (K, d), (K, d, d), got {shapes}")
     _same_device(means, weights, covariances)
+    usable_device(means.device, name="the device of means")
     if not has_values(weights):
         return
     for name, v in (("weights", weights), ("means", means), ("covariances", covariances)):

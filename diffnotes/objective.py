@@ -106,8 +106,8 @@ def vlb_terms(
         generator: for the noise in x_t, on the device of `x0`.
 
     Raises:
-        ValueError: an argument is not as above, the model is for another T, or its eps is not shaped like x_t; with the
-            discrete decoder also what `discrete_log_prob` raises.
+        ValueError: an argument is not as above, the model is for another T, or its eps is not floating point and shaped
+            like x_t; with the discrete decoder also what `discrete_log_prob` raises.
     """
     schedule.check_T(model)
     check_batch(x0=x0)
@@ -127,6 +127,7 @@ def vlb_terms(
         again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
         x_t = q_sample(schedule, again, t, noise)
         eps = model(x_t, t)
+        check_batch(x_t=x_t, eps=eps)
         x, eps = x_t.double(), eps.double()
         scale = schedule.at(std, t, x).expand_as(x)
         return again.double(), x, t, Normal(p_mean(schedule, x, t, eps), scale, validate_args=False)

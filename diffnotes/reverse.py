@@ -14,6 +14,7 @@ A *noise predictor* is any callable `eps = model(x_t, t)` with t an int64 tensor
 """
 
 import math
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -245,7 +246,7 @@ def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generat
     check_floating(x=x)
     if not x.ndim:
         raise ValueError("x must have shape (batch, ...), got ()")
-    if clip is not None and not 0 < clip < math.inf:
-        raise ValueError(f"clip must be > 0 and finite, got {clip}")
+    if clip is not None and not (isinstance(clip, Real) and 0 < clip < math.inf):
+        raise ValueError(f"clip must be > 0 and finite, got {clip!r}")
     if generator is not None and generator.device != x.device:
         raise ValueError(f"generator must live on the device of x, {x.device}, got {generator.device}")

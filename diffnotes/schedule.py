@@ -16,15 +16,24 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, Integer
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffnotes.arguments import check_floating, checked_time, has_values, number, usable_device, whole, whole_numbers
+from diffnotes.arguments import (
+    check_floating,
+    checked_time,
+    has_values,
+    in_float64,
+    number,
+    usable_device,
+    whole,
+    whole_numbers,
+)
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Batch = Float[Tensor, "batch *event"]
@@ -46,7 +55,8 @@ class NoiseSchedule:
             float64 with `betas[0] = 0` prepended, shape (T + 1,); all other tables are computed at once.
 
     Raises:
-        ValueError: `betas` is not of shape (T,) with T >= 1, or a beta is outside (0, 1).
+        ValueError: `betas` is not of shape (T,) with T >= 1, is on a device without float64 (Apple's mps), or a beta is
+            outside (0, 1).
 
     Source: Ho, Jain, Abbeel 2020, section 2.
     """
@@ -55,7 +65,7 @@ class NoiseSchedule:
 
     @torch.inference_mode(False)  # so autograd takes the tables of a schedule made in inference mode
     def __post_init__(self) -> None:
-        betas = torch.as_tensor(self.betas, dtype=torch.float64).detach().clone()
+        betas = in_float64("betas", self.betas).detach().clone()
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
         if has_values(betas) and not bool(((betas > 0) & (betas < 1)).all()):
@@ -111,7 +121,7 @@ class NoiseSchedule:
         >>> NoiseSchedule.from_alpha_bars(full.alpha_bars[timesteps(1000, 10)]).T
         10
         """
-        bars = torch.as_tensor(alpha_bars, dtype=torch.float64).detach()
+        bars = in_float64("alpha_bars", alpha_bars).detach()
         if bars.ndim != 1 or len(bars) == 0:
             raise ValueError(f"alpha_bars must have shape (T,) with T >= 1, got {tuple(bars.shape)}")
         log = torch.log(bars)
@@ -201,7 +211,7 @@ class NoiseSchedule:
         if not t.device == x.device == values.device:
             raise ValueError(
                 f"schedule, x and t must share a device, got {values.device}, {x.device} and {t.device}: "
-                "move the schedule once with schedule.to(device)"
+                "move the schedule once with schedule.to(device), or all three to the CPU if the device has no float64"
             )
         return values.index_select(0, t).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
@@ -223,8 +233,14 @@ class NoiseSchedule:
         return pairs[::-1]
 
     def check_T(self, model: Any) -> None:
-        """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's."""
+        """Raise ValueError if `model` has a `T`, as a `Network` does, that differs from the schedule's.
+
+        It is looked for inside DataParallel and the like, and inside functools.partial, too.
+        """
         T = getattr(model, "T", None)
+        while T is None and isinstance(model, (partial, nn.Module)):
+            model = getattr(model, "func" if isinstance(model, partial) else "module", None)
+            T = getattr(model, "T", None)
         if isinstance(T, int) and T != self.T:
             raise ValueError(f"model must be made for the schedule's T = {self.T}, got one for T = {T}")
 

@@ -10,6 +10,13 @@ from benchmarks import floors, run
 from diffnotes.training.presets import PRESETS
 
 
+def goals(found: dict) -> set[tuple[str, str]]:
+    return {(row["what"], row["goal"].split(",")[0]) for row in found["rows"] if row["goal"]}
+
+
+GOALS = {("DDIM jump / bare", "<= 1.5"), ("diffusers / DDIM jump", ">= 5")}  # of diffusers, the documented call
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_all_of_it_runs_tiny_and_writes_its_table(tmp_path: Path) -> None:
     documents = [(run.ROOT / name).read_bytes() for name in run.DOCUMENTS]
@@ -21,6 +28,7 @@ def test_all_of_it_runs_tiny_and_writes_its_table(tmp_path: Path) -> None:
         assert {(what, 1), (what, 2)} <= set(compared)
     for what in ("DDIM sample / its network", "2M sample / its network", "Trainer.step / bare", "DDIM"):
         assert (what, 1) in compared
+    assert goals(found) == {goal for goal in GOALS if run.PEER or "diffusers" not in goal[0]}
     table = (tmp_path / "cpu.md").read_text("utf-8")
     for row in found["rows"]:
         assert row["quartiles"][0] <= row["ratio"] <= row["quartiles"][1]
@@ -33,8 +41,8 @@ def test_the_documents_quote_what_was_measured(name: str) -> None:
     found = json.loads((run.RESULTS / "cpu.json").read_text("utf-8"))
     assert run.QUOTE.findall((run.ROOT / name).read_text("utf-8")) == [run.quote(found)]
     assert (run.RESULTS / "cpu.md").read_text("utf-8") == run.table(found)
-    pinned = (run.ROOT / "benchmarks/peers.txt").read_text("utf-8")
-    assert f"diffusers=={found['diffusers']}\n" in pinned
+    assert goals(found) == GOALS
+    assert f"diffusers=={found['diffusers']}\n" in (run.ROOT / "requirements.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("goal", "said"), [("<= 1.5", "met"), ("<= 1.4", "missed"), (">= 1.6", "missed")])

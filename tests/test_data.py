@@ -23,6 +23,7 @@ from diffnotes.data import (
     GARMENTS,
     cifar10,
     fashion_mnist,
+    from_bytes,
     labelled_moons,
     mixture_1d,
     mixture_2d,
@@ -30,9 +31,11 @@ from diffnotes.data import (
     shapes,
     swiss_roll,
     swiss_roll_mixture,
+    to_bytes,
     two_moons,
 )
 from diffnotes.mixture import GaussianMixture
+from diffnotes.training.watch import png
 
 EPS = 2.0**-53
 CURVES = [swiss_roll, two_moons]
@@ -400,3 +403,18 @@ def test_numbers_of_numpy_do_and_other_kinds_do_not() -> None:
         for wrong in (0, math.nan, math.inf, "0.1", np.ones(2)):
             with pytest.raises(ValueError, match=rf"{name} must (lie|be a number) in \(0, 1\), got"):
                 make(wrong)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.float32, None])
+def test_images_of_another_kind_are_refused_not_whitened(dtype: torch.dtype | None) -> None:
+    """Pixels where images on [-1, 1] are meant would come out white, and such images for pixels black."""
+    x: Any = np.ones((2, 1, 8, 8), np.float32) if dtype is None else torch.ones(2, 1, 8, 8, dtype=dtype)
+    kind = "ndarray" if dtype is None else str(dtype)
+    if dtype != torch.uint8:
+        with pytest.raises(ValueError, match=f"pixels must be a tensor of uint8, got {kind}"):
+            from_bytes(x)
+    if dtype != torch.float32:
+        for make in (to_bytes, lambda x: png(x, 1)):
+            with pytest.raises(ValueError, match=rf"x must be (floating point|a torch\.Tensor), got {kind}"):
+                make(x)

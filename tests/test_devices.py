@@ -2,7 +2,7 @@
 
 A fake tensor has a shape, a dtype and a device, and no numbers. On a fake "cuda" device every operation is checked as
 on a real one: a CPU tensor among the rest is an error, and so is a look at a number. Pieces are tested in this way with
-their modules, and a training step in test_train; here they work together, under bfloat16 autocast and compiled too.
+their modules, and a training step in test_loop; here they work together, under bfloat16 autocast and compiled too.
 """
 
 import math
@@ -18,11 +18,28 @@ import torch
 from devices import Ops, fake, grown
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, slerp
+from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, ode_jump, slerp
+from diffnotes.forward import prior_kl, q_marginal, q_sample, q_step
 from diffnotes.guidance import guided
+from diffnotes.metrics import energy_distance, frechet_distance, noise_floor, sliced_wasserstein
+from diffnotes.mixture import DataMixture, GaussianMixture
 from diffnotes.objective import bits_per_dim, discrete_log_prob, loss_weights, simple_loss, vlb_terms
-from diffnotes.reverse import as_noise_predictor, ddpm_sample
+from diffnotes.reverse import (
+    as_noise_predictor,
+    ddpm_sample,
+    drift,
+    p_mean,
+    predict_eps,
+    predict_eps_from_v,
+    predict_x0,
+    predict_x0_from_v,
+    q_posterior,
+    score,
+    v_from,
+)
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
 from diffnotes.training.networks import MLP, Network, UNet
 
@@ -149,6 +166,125 @@ def test_on_the_cpu_no_number_is_read_during_a_run(sampler: Run) -> None:
     assert ops.waits == []
 
 
+# ---- where there is no float64 ----------------------------------------------------------------------------------
+
+
+class NoFloat64(TorchDispatchMode):
+    """The meta device as Apple's mps is."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out
+
+
+GAUSS = GaussianMixture(torch.ones(2) / 2, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.eye(2).repeat(2, 1, 1))
+DATA = DataMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+Work = Callable[[Tensor, Any], Any]  # of x and t, or of x and an int
+
+
+def half(x: Tensor, t: Tensor) -> Tensor:
+    return x / 2
+
+
+NEEDS_FLOAT64: dict[str, tuple[str, Work]] = {  # what is named, and the call
+    "schedule.to": ("device", lambda x, t: LINEAR.to(x.device)),
+    "NoiseSchedule": ("the device of betas", lambda x, t: NoiseSchedule(x.abs()[0])),
+    "from_alpha_bars": ("the device of alpha_bars", lambda x, t: NoiseSchedule.from_alpha_bars(x[0])),
+    "prior_kl": ("the device of x0", lambda x, t: prior_kl(LINEAR, x)),
+    "ode_jump": ("the device of x_t", lambda x, t: ode_jump(LINEAR, GAUSS.eps, x, 500)),
+    "energy_distance": ("the device of x", lambda x, t: energy_distance(x, x)),
+    "energy_distance, y": ("the device of y", lambda x, t: energy_distance(torch.zeros(4, 2), x)),
+    "sliced_wasserstein": ("the device of x", lambda x, t: sliced_wasserstein(x, x, groups=2)),
+    "noise_floor": ("the device of x", lambda x, t: noise_floor(energy_distance, torch.cat([x, x]))),
+    "GaussianMixture": ("the device of means", lambda x, t: GaussianMixture(x[:, 0], x, x[:, :, None] * x[:, None])),
+    "GaussianMixture.to": ("device", lambda x, t: GAUSS.to(x.device)),
+    "GaussianMixture.eps": ("the device of x_t", lambda x, t: GAUSS.eps(LINEAR)(x, t)),
+    "GaussianMixture.log_prob": ("the device of x", lambda x, t: GAUSS.log_prob(x)),
+    "GaussianMixture.score": ("the device of x", lambda x, t: GAUSS.score(x)),
+    "GaussianMixture.responsibilities": ("the device of x", lambda x, t: GAUSS.responsibilities(LINEAR, x, t)),
+    "GaussianMixture.denoise": ("the device of x", lambda x, t: GAUSS.denoise(LINEAR, x, t)),
+    "GaussianMixture.denoise_posterior": ("the device of x", lambda x, t: GAUSS.denoise_posterior(LINEAR, x, t)),
+    "GaussianMixture.denoise_covariance": ("the device of x", lambda x, t: GAUSS.denoise_covariance(LINEAR, x, t)),
+    "GaussianMixture.denoise_variance": ("the device of x", lambda x, t: GAUSS.denoise_variance(LINEAR, x, t)),
+    "GaussianMixture.reverse_posterior": ("the device of x", lambda x, t: GAUSS.reverse_posterior(LINEAR, x, t)),
+    "DataMixture": ("the device of x0", lambda x, t: DataMixture(x)),
+    "DataMixture.to": ("device", lambda x, t: DATA.to(x.device)),
+    "DataMixture.eps": ("the device of x_t", lambda x, t: DATA.eps(LINEAR)(x, t)),
+    "DataMixture.log_prob": ("the device of x", lambda x, t: DATA.log_prob(LINEAR, x, t)),
+    "DataMixture.score": ("the device of x_t", lambda x, t: DATA.score(LINEAR, x, t)),
+    "DataMixture.responsibilities": ("the device of x", lambda x, t: DATA.responsibilities(LINEAR, x, t)),
+    "DataMixture.denoise": ("the device of x", lambda x, t: DATA.denoise(LINEAR, x, t)),
+    "DataMixture.denoise_variance": ("the device of x", lambda x, t: DATA.denoise_variance(LINEAR, x, t)),
+    "DataMixture.reverse_posterior": ("the device of x", lambda x, t: DATA.reverse_posterior(LINEAR, x, t)),
+}
+# with one t per example these need the schedule on their device; with an int they do not
+NEEDS_AN_INT: dict[str, Work] = {
+    "q_step": lambda x, t: q_step(LINEAR, x, t, x),
+    "q_sample": lambda x, t: q_sample(LINEAR, x, t, x),
+    "q_marginal": lambda x, t: q_marginal(LINEAR, x, t).mean,
+    "predict_x0": lambda x, t: predict_x0(LINEAR, x, t, x),
+    "predict_eps": lambda x, t: predict_eps(LINEAR, x, t, x),
+    "score": lambda x, t: score(LINEAR, t, x),
+    "v_from": lambda x, t: v_from(LINEAR, x, x, t),
+    "predict_x0_from_v": lambda x, t: predict_x0_from_v(LINEAR, x, t, x),
+    "predict_eps_from_v": lambda x, t: predict_eps_from_v(LINEAR, x, t, x),
+    "q_posterior": lambda x, t: q_posterior(LINEAR, x, x, t).mean,
+    "p_mean": lambda x, t: p_mean(LINEAR, x, t, x),
+    "drift": lambda x, t: drift(LINEAR, half, x, t),
+    "simple_loss": lambda x, t: simple_loss(LINEAR, half, x, t, x),
+}
+# these ask with one t per example whatever they are given
+NEEDS_THE_CPU: dict[str, Work] = {
+    "vlb_terms": lambda x, t: vlb_terms(LINEAR, half, x),
+    "as_noise_predictor, x0": lambda x, t: ddpm_sample(LINEAR, as_noise_predictor(LINEAR, half, "x0"), x),
+    "as_noise_predictor, v": lambda x, t: ddpm_sample(LINEAR, as_noise_predictor(LINEAR, half, "v"), x),
+}
+NEEDS_NOTHING: dict[str, Work] = {
+    **{name: lambda x, t, sample=sample: sample(half, x) for name, sample in SAMPLERS.items()},
+    "ddim_step": lambda x, t: ddim_step(LINEAR, x, x, 500, 400, 0.5, x).x_s,
+    "slerp": lambda x, t: slerp(x, x, 0.5),
+    "bits_per_dim": lambda x, t: bits_per_dim(x[:, 0], 2),
+    "discrete_log_prob": lambda x, t: discrete_log_prob(x, x, x),
+    **NEEDS_AN_INT,
+}
+
+
+@pytest.fixture
+def without_float64() -> Tensor:
+    """A batch on a device that has no float64."""
+    return torch.empty(4, 2, device="meta")
+
+
+@pytest.mark.parametrize("name", NEEDS_FLOAT64)
+def test_without_float64_what_needs_it_says_what_works(name: str, without_float64: Tensor) -> None:
+    named, work = NEEDS_FLOAT64[name]
+    said = rf"^{named} must be cpu or cuda, or another on which torch can make a float64 tensor .* got 'meta'$"
+    with NoFloat64(), pytest.raises(ValueError, match=said):
+        work(without_float64, 500)
+
+
+@pytest.mark.parametrize("name", [*NEEDS_AN_INT, *NEEDS_THE_CPU])
+def test_without_float64_one_time_per_example_is_not_sent_in_circles(name: str, without_float64: Tensor) -> None:
+    t = torch.empty(4, dtype=torch.int64, device="meta")
+    said = r"share a device, got .*schedule\.to\(device\), or all three to the CPU if the device has no float64$"
+    with NoFloat64(), pytest.raises(ValueError, match=said):
+        (NEEDS_AN_INT | NEEDS_THE_CPU)[name](without_float64, t)
+
+
+@pytest.mark.parametrize("name", NEEDS_NOTHING)
+def test_without_float64_the_rest_works(name: str, without_float64: Tensor) -> None:
+    with NoFloat64():
+        out = NEEDS_NOTHING[name](without_float64, 500)
+    assert (out.device.type, out.dtype) == ("meta", torch.float32)
+
+
+def test_without_float64_features_are_compared_on_the_cpu(without_float64: Tensor) -> None:
+    with NoFloat64(), pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        frechet_distance(without_float64, without_float64)
+
+
 # ---- in bfloat16 ------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +332,8 @@ COMPARE = """
 import torch
 from diffnotes.ddim import ddim_step
 from diffnotes.forward import q_sample
+from diffnotes.objective import simple_loss
+from diffnotes.reverse import p_mean
 from diffnotes.schedule import NoiseSchedule
 torch.manual_seed(0)
 schedule = NoiseSchedule.linear(1000)  # no table of it has been asked for
@@ -205,6 +343,9 @@ steps = [lambda x, t=t: [q_sample(schedule, x, t, noise)] for t in (500, ts[0])]
 for jump in (500, 400), (1, 0), ts:
     for eta in (0.0, 0.5, "sigma_hat"):
         steps.append(lambda x, jump=jump, eta=eta: ddim_step(schedule, x, eps, *jump, eta, noise))
+mean, loss = NoiseSchedule.linear(1000), NoiseSchedule.linear(1000)  # new ones
+steps.append(lambda x: [p_mean(mean, x, ts[0], eps)])
+steps.append(lambda x: [simple_loss(loss, lambda x_t, t: x_t / 2, x, ts[0], noise)])
 for step in steps:
     compiled = torch.compile(step, fullgraph=True)  # a broken graph is an error
     print(max(float((a - b).abs().max()) for a, b in zip(compiled(x), step(x))))
@@ -214,13 +355,14 @@ for step in steps:
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_steps_are_one_graph_and_equal_eager() -> None:
-    """In a process of its own, as the networks are in test_nets."""
+    """In a process of its own, as the networks are in test_networks."""
     run = subprocess.run([sys.executable, "-c", COMPARE], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     differences = [float(line) for line in run.stdout.split()]
-    assert len(differences) == 11
+    assert len(differences) == 13
     # The same dozen operations, where x_0 = (x - noise * eps) / signal is divided or multiplied by the reciprocal and
-    # sums may be fused: 12 roundings of 2^-53, of numbers up to 5, or 5 / signal = 800 at t = 1000
+    # sums may be fused: 12 roundings of 2^-53, of numbers up to 5, or 5 / signal = 800 at t = 1000. The last two
+    # ask for no x_0 and stay far below: p_mean is a few operations, and the loss a mean of squares up to 60
     assert max(differences) < 12 * 2**-53 * 800
     assert max(differences[:2]) < 3 * 2**-53 * 5  # forward: two products and a sum
 

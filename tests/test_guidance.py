@@ -41,8 +41,10 @@ def test_bad_input_is_refused():
         guided(MLP(dim=2, T=10), y)
     with pytest.raises(ValueError, match=r"scale must lie in \[-1, inf\), got -2"):
         guided(network(), y, -2.0)
-    with pytest.raises(ValueError, match=r"y must lie in 0\.\.3"):
-        guided(network(), y + 3)(torch.zeros(2, 1, 4, 4), torch.tensor([1, 1]))
+    for wrong in (y + 3, y + 2, y - 1, (y + 2).byte()):  # 3 would mean "no label"
+        said = rf"^y must lie in 0\.\.2, got {int(wrong[0])} \.\. {int(wrong[1])}$"
+        with pytest.raises(ValueError, match=said):
+            guided(network(), wrong)
 
 
 def test_labels_of_any_width_and_the_T_of_the_network(no_shape_checks):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import re
 from urllib.parse import unquote
 
@@ -44,6 +45,12 @@ def made(tmp_path):
         return live.read(paths, REPOSITORY)
 
     return make
+
+
+def figure(name, caption):
+    """A cell that draws, with its caption, as the book stores it."""
+    metadata = {"mystnb": {"figure": {"name": f"fig-{name}", "caption": caption}}}
+    return v4.new_code_cell("draw()", id=name, metadata=metadata)
 
 
 @pytest.fixture
@@ -149,10 +156,37 @@ def test_what_was_printed_names_numbers(made):
     assert book.pages["02-b"].cells[-1].outputs == outputs  # the book itself is as it was
 
 
+def test_a_caption_stands_below_its_cell_with_its_number(made):
+    """Numbers run through a chapter; a link in a caption is one of the page."""
+    book = made(
+        {
+            "01-a": [figure("one", "Does it rise?"), figure("two", "A bell.")],
+            "01-a-deeper": [figure("three", "A cat.")],
+        },
+        {"02-b": ["The law\n\n$$x$$ (rev-x)", figure("four", "Of $x$, by [the law](#rev-x)."), "The end."]},
+    )
+    cells = live.export(book, "02-b").cells
+    assert [(cell.id, cell.cell_type) for cell in cells[-3:]] == [
+        ("four", "code"),
+        ("fig-four", "markdown"),
+        ("c2", "markdown"),
+    ]
+    assert cells[-2].source == "**Fig. 2.1** Of $x$, by [the law (2.1)](#scrollTo=eq-rev-x)."
+    assert cells[1].source == '<a id="scrollTo=eq-rev-x"></a>\n$$x \\tag{2.1}$$'
+    assert live.export(book, "01-a").cells[3].source == "**Fig. 1.2** A bell."
+    chinese = dataclasses.replace(book, figure="图")
+    assert live.export(chinese, "01-a-deeper").cells[1].source == "**图 1.3** A cat."
+
+
 def test_the_branch_holds_what_binder_needs(tmp_path):
+    pinned = re.search(r"^torch==(\S+)$", (live.ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)[1]
     live.main(tmp_path)
     assert {path.stem for path in (tmp_path / "book").glob("*.ipynb")} == set(BOOK.pages)
-    assert f"diffnotes[notebooks] @ git+{BOOK.repository}\n" in (tmp_path / "requirements.txt").read_text("utf-8")
+    assert (tmp_path / "requirements.txt").read_text("utf-8").splitlines() == [
+        "--extra-index-url https://download.pytorch.org/whl/cpu",
+        f"torch=={pinned}+cpu",  # on PyPI the same version is the CUDA build
+        f"diffnotes[notebooks] @ git+{BOOK.repository}",
+    ]
     assert (tmp_path / "runtime.txt").read_text("utf-8").startswith("python-3.")
     assert BOOK.address in (tmp_path / "README.md").read_text("utf-8")
 
@@ -188,6 +222,16 @@ def texts(notebook) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
+def written(notebook) -> list[str]:
+    """The texts of a page of the book, and the captions of its figures, in their order."""
+    captions = [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption") for cell in notebook.cells]
+    return [
+        cell.source if cell.cell_type == "markdown" else caption
+        for cell, caption in zip(notebook.cells, captions, strict=True)
+        if cell.cell_type == "markdown" or caption
+    ]
+
+
 def links(text: str) -> list[str]:
     """The targets of links and pictures, as a Markdown parser finds them."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).use(dollarmath_plugin).parse(text)
@@ -203,7 +247,7 @@ def test_every_link_leads_somewhere(page, edition, folder):
     notebook = notebook_of(folder, page)
     places = {cell.id for cell in notebook.cells if f'<a id="scrollTo={cell.id}"></a>' in cell.source}
     targets = [target for text in texts(notebook) for target in links(text)]
-    assert len(targets) == sum(len(links(text)) for text in texts(edition.pages[page]))
+    assert len(targets) == sum(len(links(text)) for text in written(edition.pages[page]))
     for target in targets:
         if target.startswith("#"):
             assert target.removeprefix("#scrollTo=") in places, target
@@ -231,6 +275,20 @@ def test_the_numbers_are_those_of_the_built_book(page, edition, folder):
     assert [f"({number})" for number in shown] == list(built.values())
 
 
+@needs_the_book
+def test_the_captions_are_those_of_the_built_book(page, edition, folder):
+    """All figures of the page, in its order, in the words of the edition."""
+    soup = BeautifulSoup((HTML / folder / "book" / f"{page}.html").read_text("utf-8"), "html.parser")
+    built = [(f["id"], f.select_one(".caption-number").get_text().strip()) for f in soup.select("figure[id^=fig-]")]
+    cells = notebook_of(folder, page).cells
+    shown = [(c.id, re.match(r"\*\*(.+?)\*\* \S", c.source)[1]) for c in cells if c.id in BOOK.figures]
+    assert shown == built
+    assert built
+    for before, after in itertools.pairwise(cells):
+        if after.id in BOOK.figures:
+            assert after.id == before.metadata.mystnb.figure.name
+
+
 def test_the_export_is_valid_and_has_the_same_code(page, edition, folder):
     notebook = notebook_of(folder, page)
     nbformat.validate(notebook)
@@ -253,12 +311,12 @@ def words(text: str) -> list[str]:
     """What a reader reads, without what the export may add or change."""
     text = re.sub(r"\]\([^()\s]+\)|<a id=[^>]*></a>|\\tag\{[\d.]+\}", " ", text)
     text = LABEL.sub("$$", text)
-    text = re.sub(r"\(\d\.\d+\)|\[(eqs?\.|式|公式)(?=[\] ])", " ", text)
+    text = re.sub(r"\(\d\.\d+\)|\*\*(Fig\.|图) \d\.\d+\*\*|\[(eqs?\.|式|公式)(?=[\] ])", " ", text)
     return text.replace("$$", " $$ ").replace("[", " ").split()
 
 
 def test_nothing_of_the_text_is_lost(page, edition, folder):
-    before, after = ("\n\n".join(texts(n)) for n in (edition.pages[page], notebook_of(folder, page)))
+    before, after = "\n\n".join(written(edition.pages[page])), "\n\n".join(texts(notebook_of(folder, page)))
     assert words(after) == words(before)
     assert not LABEL.search(after)  # no label is left over
 

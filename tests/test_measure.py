@@ -262,6 +262,14 @@ def test_what_cannot_be_measured(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_page_compares_what_was_planned() -> None:
+    """With the seeds that were fresh then."""
+    page = Path(measure.__file__).parents[1] / "book/05-images.ipynb"
+    code = "".join(line for cell in json.loads(page.read_text("utf-8"))["cells"] for line in cell["source"])
+    assert f"PRIMARY = {measure.PRIMARY}".replace("'", '"') in code
+    assert f"FRESH = {measure.FRESH}" in code
+
+
 def test_the_curve_of_a_run_is_its_loss_in_means(tmp_path: Path) -> None:
     config = TrainConfig(steps=5, batch=4, save_every=5)
     schedule, net = NoiseSchedule.linear(100), MLP(2, 100, width=8)

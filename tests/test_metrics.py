@@ -302,4 +302,10 @@ def test_wrong_kinds_are_refused_by_name() -> None:
         for wrong in (2.0, math.nan, math.inf, True):
             with pytest.raises(ValueError, match=f"{name} must be a whole number"):
                 distance(x, x, **{name: wrong})
+    for distance in (sliced_wasserstein, frechet_distance):
+        for seed in (2**70, 2**64, -(2**63) - 1):
+            with pytest.raises(ValueError, match=rf"^seed must lie in {-(2**63)}\.\.{2**64 - 1}, got {seed}$"):
+                distance(x, x, seed=seed)
+        for seed in (2**64 - 1, -(2**63)):
+            assert distance(x, -x, seed=seed).value > 0
     assert sliced_wasserstein(x, -x, seed=np.int64(3)) == sliced_wasserstein(x, -x, seed=3)

@@ -437,6 +437,8 @@ def test_wrong_kinds_are_refused_by_name() -> None:
         (lambda: simple_loss(s, model, x, 1.0, x), "t must be a whole number"),  # type: ignore[arg-type]
         (lambda: terms(s, model, x.byte()), "x0 must be floating point, got torch.uint8"),
         (lambda: terms(s, model, x.numpy()), "x0 must be a torch.Tensor"),
+        (lambda: terms(s, lambda x, t: x.long(), x), "eps must be floating point, got torch.int64"),
+        (lambda: terms(s, lambda x, t: x.numpy(), x), "eps must be a torch.Tensor, got ndarray"),
         (lambda: terms(s, model, x, ts=[2.5]), "ts must be a whole number, got 2.5"),
         (lambda: terms(s, model, x, ts=2), "ts must be a sequence of whole numbers, got 2"),
         (lambda: terms(s, model, x, chunk=2.0), "chunk must be a whole number"),

@@ -3,10 +3,14 @@
 import ast
 import doctest
 import json
+import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,20 +166,64 @@ def test_the_reference_has_every_module():
     assert sorted(listed) == sorted(name for name in MODULES if name not in ("__init__", "__main__"))
 
 
+def breaches(name: str, text: str) -> Iterator[str]:
+    """What the source of a module does against the order of the layers, or with a private name of another module."""
+    layers, tree = ORDER.split(), ast.parse(text)
+    asked: list[tuple[str, str]] = []  # what is imported, by its dotted name, and what it is called
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if getattr(node, "level", 0):
+                yield f"{name} imports from where it stands: {ast.unparse(node)}"
+                continue
+            whence = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            asked += [(whence + alias.name, alias.asname or alias.name) for alias in node.names]
+    ours = [(path, called) for path, called in asked if path.split(".")[0] == "diffnotes"]
+    for path, _ in ours:
+        below = path.removeprefix("diffnotes").strip(".")
+        module = below if below in MODULES else below.rpartition(".")[0] or "__init__"
+        if module not in layers[: layers.index(name)] or (module in BOOK and name not in ("__main__", *BOOK)):
+            yield f"{name} imports {module}"
+        if path.split(".")[-1].startswith("_"):
+            yield f"{name} imports the private {path}"
+    names = {called for _, called in ours}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match(r"_(?!_)", node.attr) and ast.unparse(node.value) in names:
+            yield f"{name} reaches for the private {ast.unparse(node)}"
+
+
 def test_imports_run_down_the_list_and_never_up():
     """Of modules, the layers; of names, those without an underscore."""
-    layers = re.findall(r"\S+", ORDER)
-    assert sorted(layers) == sorted(MODULES)
-    for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("diffnotes"):
-                continue
-            package = node.module.removeprefix("diffnotes").strip(".")
-            for alias in node.names:
-                assert not alias.name.startswith("_"), f"{name} imports {alias.name} of {node.module}"
-                module = package if package in MODULES else f"{package}.{alias.name}".strip(".")
-                assert layers.index(module) < layers.index(name), f"{name} imports {module}"
-                assert name in ("__main__", *BOOK) or module not in BOOK, f"{name} imports {module}"
+    assert sorted(ORDER.split()) == sorted(MODULES)
+    assert [breach for name, path in MODULES.items() for breach in breaches(name, path.read_text("utf-8"))] == []
+
+
+PLANTED = [
+    ("from diffnotes.ddim import ddim_sample", "reverse imports ddim"),
+    ("from diffnotes import ddim", "reverse imports ddim"),
+    ("import diffnotes.training.loop", "reverse imports training.loop"),
+    ("import diffnotes.training.loop as loop", "reverse imports training.loop"),
+    ("from diffnotes.book import check", "reverse imports book.check"),
+    ("import diffnotes", "reverse imports __init__"),
+    ("def f():\n    import diffnotes.ddim", "reverse imports ddim"),
+    ("from . import ddim", "reverse imports from where it stands"),
+    ("from .training.networks import Network", "reverse imports from where it stands"),
+    ("from diffnotes.schedule import _round", "the private diffnotes.schedule._round"),
+    ("from diffnotes import schedule\nschedule._round(1)", "the private schedule._round"),
+    ("import diffnotes.schedule\ndiffnotes.schedule._round(1)", "the private diffnotes.schedule._round"),
+    ("import diffnotes.schedule as s\nx = s._round", "the private s._round"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), PLANTED)
+def test_a_planted_import_is_seen(text, said):
+    assert [said in breach for breach in breaches("reverse", text)] == [True]
+
+
+def test_what_may_be_imported_is_let_be():
+    text = "import torch\nfrom torch import _C\nfrom diffnotes import schedule\nimport diffnotes.forward as f"
+    assert list(breaches("reverse", f"{text}\nx = schedule.__doc__, self._x, torch._C")) == []
+    assert list(breaches("book.stills", "from diffnotes.book import plots")) == []
+    assert list(breaches("training.run", "from diffnotes.book import plots")) == ["training.run imports book.plots"]
 
 
 def test_every_entry_of_the_bibliography_is_there_once():
@@ -197,6 +245,34 @@ def test_the_make_targets_that_the_documents_name_exist():
     for name in ("README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run", ".pre-commit-config.yaml"):
         for words in re.findall(r"(?:^|`|entry: )make ((?:[a-z]+ ?)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
             assert set(words.split()) <= targets, f"{name}: make {words}"
+
+
+LOOK = """
+import json, os, pathlib, socket, sys
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10)
+    reached = True
+except OSError:
+    reached = False
+system = pathlib.Path("/usr/share/datasets")
+print(json.dumps([reached, os.listdir(pathlib.Path.home()), os.listdir(system) if system.exists() else []]))
+"""
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_offline_there_is_no_network_no_home_and_no_data_set():
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    namespaces = [shutil.which("unshare") or "false", *user, "--net", "--mount", "true"]
+    if subprocess.run(namespaces, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make namespaces, so tools/offline cannot cut anything off")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        look = [sys.executable, "-c", LOOK, str(server.getsockname()[1])]
+        outside, inside = (
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            for command in (look, [ROOT / "tools/offline", *look])
+        )
+    assert json.loads(outside.stdout)[0]  # that server can be reached
+    assert (json.loads(inside.stdout), inside.stderr) == ([False, [], []], "")
 
 
 def test_the_example_in_the_readme_runs():

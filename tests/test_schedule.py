@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel
 
 import diffnotes
 from diffnotes.arguments import may_look, number
@@ -276,6 +279,17 @@ def test_bad_betas(bad: list[float]) -> None:
         NoiseSchedule(torch.full((2, 2), 0.1))
 
 
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("bad", [None, "linear", ["a"], [[0.1], [0.1, 0.2]], {}])
+@pytest.mark.parametrize(
+    ("name", "make"), [("betas", NoiseSchedule), ("alpha_bars", NoiseSchedule.from_alpha_bars)], ids=["betas", "bars"]
+)
+def test_what_is_no_list_of_numbers(name: str, make: Any, bad: Any) -> None:
+    said = f"^{name} must be a tensor, array or list of numbers, got {re.escape(repr(bad))}$"
+    with pytest.raises(ValueError, match=said):
+        make(bad)
+
+
 def test_bad_makers() -> None:
     with pytest.raises(ValueError, match=r"T=20 puts betas at .*larger T"):
         NoiseSchedule.linear(20)
@@ -434,6 +448,36 @@ def test_a_model_for_another_schedule_is_refused() -> None:
         s.check_T(model)
     with pytest.raises(ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"):
         s.check_T(SimpleNamespace(T=1000))
+
+
+def net_for(T: int) -> Any:
+    net: Any = nn.Identity()
+    net.T = T
+    return net
+
+
+compiled = partial(torch.compile, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        AveragedModel,
+        compiled,
+        lambda net: partial(net, y=None),
+        lambda net: partial(partial(nn.DataParallel(nn.DataParallel(net)), y=None)),
+        lambda net: compiled(nn.DataParallel(net)),
+        lambda net: nn.DataParallel(compiled(net)),
+    ],
+    ids=["parallel", "averaged", "compiled", "partial", "many", "compiled parallel", "parallel compiled"],
+)
+def test_a_model_for_another_schedule_is_refused_through_its_wrappers(wrap: Any) -> None:
+    s = NoiseSchedule.linear(100)
+    for fits in (net_for(100), nn.Identity()):
+        s.check_T(wrap(fits))
+    with pytest.raises(ValueError, match="model must be made for the schedule's T = 100, got one for T = 1000"):
+        s.check_T(wrap(net_for(1000)))
 
 
 # ---- what a sampler asks of it --------------------------------------------------------------------------

@@ -13,11 +13,13 @@ matplotlib.use("Agg")
 import nbformat
 import numpy as np
 import pytest
+from pictures import difference  # tests/notebooks/pictures.py
 
 from diffnotes.book import stills
 from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore, picture, static
 from diffnotes.book.stills import STILLS
 from tools.notebooks import normalise
+from tools.picture import TARGET
 
 
 @pytest.fixture(params=STILLS)
@@ -59,6 +61,11 @@ def test_state_is_given_by_name() -> None:
 
 def test_another_state_is_another_picture() -> None:
     assert picture("root")[0] != picture("root", power=0.5)[0]
+
+
+def test_the_front_pages_picture_is_what_the_code_draws() -> None:
+    """If not: python tools/picture.py."""
+    assert difference(TARGET.read_bytes(), picture("first-minute")[0]) is None
 
 
 def test_a_saved_notebook_holds_no_code() -> None:

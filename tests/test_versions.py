@@ -94,6 +94,14 @@ def test_the_workflow_runs_each_environment_on_its_python_and_every_week():
     assert workflow["jobs"]["publish"]["needs"] == "check"
 
 
+def test_the_workflow_lets_the_check_cut_the_network_off():
+    """Ubuntu forbids user namespaces to those who are not root, and then tools/offline cuts nothing off."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf-8"))
+    commands = [step.get("run", "") for step in workflow["jobs"]["check"]["steps"]]
+    allowed = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    assert allowed in commands[: commands.index(".ci/run")]
+
+
 def test_the_wheel_has_every_file_of_the_package():
     """What is not Python comes by the patterns of pyproject.toml; each folder with Python in it is a package."""
     listed = subprocess.run(

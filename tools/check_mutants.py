@@ -419,7 +419,8 @@ def needs(statement: ast.stmt) -> set[str]:
     nodes = list(ast.walk(statement))
     bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
     bound |= used(node.target for node in nodes if isinstance(node, ast.comprehension))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - bound
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - bound
+    return read | used(node.target for node in nodes if isinstance(node, ast.AugAssign))
 
 
 def bases(statement: ast.stmt) -> set[str]:

@@ -9,6 +9,7 @@ copies in which that is done already. `make live` makes them; the workflow publi
   JupyterLab, since 4.5, looks for an anchor of that name, `<a id="scrollTo=eq-fwd-step"></a>`. (GitHub follows no link
   within a notebook.)
 - Links to other pages lead to the published book, and pictures in the text come from there.
+- The caption of a figure stands below its cell, with the figure's number.
 - A saved verdict names the equation's number.
 
 The code and the other outputs are left as they are. The Chinese edition is exported too, into book/zh.
@@ -44,42 +45,48 @@ README = """\
 The chapters of [From DDPM to DDIM]({book}) for JupyterLab, Colab and GitHub, made by `make live` from
 [their sources]({repository}). Each change there replaces this branch, so change nothing here.
 """
-REQUIREMENTS = """\
---extra-index-url https://download.pytorch.org/whl/cpu
-diffnotes[notebooks] @ git+{repository}
-"""
 
 
 @dataclass(frozen=True)
 class Book:
-    """The chapters' notebooks by their names, the number and the page of each label, and what addresses need."""
+    """The chapters' notebooks by their names, the numbers of labels and figures, and what addresses need."""
 
     pages: dict[str, Any]
-    numbers: dict[str, str]
-    home: dict[str, str]
+    numbers: dict[str, str]  # of equations, by their labels
+    home: dict[str, str]  # the page of each label
+    figures: dict[str, str]  # the numbers of figures, by their names
     sections: dict[tuple[str, str], str]  # the id of a section in the built page, by the page and what links call it
     repository: str
     address: str  # of the published pages
     slug: Callable[[str], str] = default_slugify  # what links call a heading
+    figure: str = "Fig."  # the word before its number
 
 
 def read(chapters: Sequence[Sequence[Path]], repository: str) -> Book:
     """The book of these chapters, each with its pages in their order, and its repository https://github.com/A/B."""
     account, name = repository.removeprefix("https://github.com/").split("/")
-    book = Book({}, {}, {}, {}, repository, f"https://{account}.github.io/{name}")
+    book = Book({}, {}, {}, {}, {}, repository, f"https://{account}.github.io/{name}")
     for n, chapter in enumerate(chapters, start=1):
-        count = 0
+        count = figures = 0
         for path in chapter:
             book.pages[path.stem] = nbformat.read(path, as_version=4)
             for cell in book.pages[path.stem].cells:
                 for label, _ in labelled_equations(cell):
                     count += 1
                     book.numbers[label], book.home[label] = f"{n}.{count}", path.stem
+                if figure := figure_of(cell):
+                    figures += 1
+                    book.figures[figure["name"]] = f"{n}.{figures}"
     for path in chapters[0][0].parent.iterdir():
         if path.suffix in (".md", ".ipynb"):
             for title in titles(path):
                 book.sections[path.stem, default_slugify(title)] = make_id(title)
     return book
+
+
+def figure_of(cell: Any) -> dict[str, str]:
+    """The name and the caption of a cell's figure, or nothing."""
+    return cell.metadata.get("mystnb", {}).get("figure", {})  # type: ignore[no-any-return]
 
 
 def titles(path: Path) -> Iterator[str]:
@@ -106,14 +113,17 @@ def in_chinese(book: Book) -> Book:
         english, chinese = (ROOT / "book" / folder / f"{page}.ipynb" for folder in ("", "zh"))
         pages[page] = nbformat.reads(json.dumps(merged(english, chinese)), as_version=4)
         slugs |= dict(zip(titles(chinese), map(default_slugify, titles(english)), strict=True))
-    return replace(book, pages=pages, address=f"{book.address}/zh", slug=lambda title: slugs.get(title, title))
+    return replace(
+        book, pages=pages, address=f"{book.address}/zh", slug=lambda title: slugs.get(title, title), figure="图"
+    )
 
 
 def export(book: Book, page: str) -> Any:
     """The notebook of a page, for live use."""
     notebook = copy.deepcopy(book.pages[page])
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    asked = {link["to"][1:] for text in texts for link in INLINE.finditer(text) if link["to"]}
+    captions = [figure["caption"] for cell in notebook.cells if (figure := figure_of(cell))]
+    asked = {link["to"][1:] for text in texts + captions for link in INLINE.finditer(text) if link["to"]}
     places = {target: name for text in texts for target, name, _ in pieces(text, asked, book.slug) if target}
     cells = []
     for cell in notebook.cells:
@@ -127,6 +137,10 @@ def export(book: Book, page: str) -> Any:
             for output in cell.get("outputs", []):
                 printed(book, page, output)
             cells.append(cell)
+            if figure := figure_of(cell):
+                text = f"**{book.figure} {book.figures[figure['name']]}** {figure['caption']}"
+                text = numbered(book, page, text, places)
+                cells.append(nbformat.v4.new_markdown_cell(text, id=figure["name"]))
     notebook.cells = cells
     nbformat.validate(notebook)
     return notebook
@@ -196,6 +210,13 @@ def printed(book: Book, page: str, output: Any) -> None:
         data["text/plain"] = "Sliders: run this cell to move them."
 
 
+def requirements(repository: str) -> str:
+    """For Binder: torch as .binder/requirements.txt has it, the CPU build from PyTorch's own index; and the package."""
+    lines = (ROOT / ".binder/requirements.txt").read_text("utf-8").splitlines()
+    torch = [line for line in lines if line.startswith(("--extra-index-url ", "torch=="))]
+    return "\n".join([*torch, f"diffnotes[notebooks] @ git+{repository}\n"])
+
+
 def main(out: Path) -> None:
     """Write the export to a folder: the branch `live`, with what Binder needs."""
     book = this_book()
@@ -204,7 +225,7 @@ def main(out: Path) -> None:
         for page in edition.pages:
             nbformat.write(export(edition, page), folder / f"{page}.ipynb")
     (out / "README.md").write_text(README.format(book=book.address, repository=book.repository), "utf-8")
-    (out / "requirements.txt").write_text(REQUIREMENTS.format(repository=book.repository), "utf-8")
+    (out / "requirements.txt").write_text(requirements(book.repository), "utf-8")
     (out / "runtime.txt").write_text("python-3.11\n", "utf-8")
     print(f"{out}: {len(book.pages)} notebooks in each language, {len(book.numbers)} numbered equations")
 

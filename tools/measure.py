@@ -6,7 +6,7 @@ seed, its size and the seconds it took. The file is written anew after every ent
 was; entries of other weights, of another size, or against another reference are measured again. The nearest training
 images go into images.npz beside it; for them the training set is needed. `--only REGEX` measures the entries whose
 names it matches, `--n` is the number of images of an entry. With `--samples FOLDER` the samples are kept there, a
-hundred a file, and read from there: then a stopped entry goes on where it was, too.
+hundred per file, and read from there: then a stopped entry goes on where it was, too.
 
 What is compared shares its draws: chunk k of a seed starts from the same x_T in every entry, and the bootstrap draws
 the same places of each class. Each entry keeps its redrawn distances, so that the error of any difference or ratio of
@@ -460,12 +460,14 @@ def curve(folder: Path, run: Path, every: int = 100) -> None:
 def main() -> None:
     """Run the command line."""
     parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["images", "curve"])
-    parser.add_argument("--n", type=at_least(20), default=1000, help="images an entry (default 1000)")
+    parser.add_argument("what", choices=["images", "curve"], help="the file to write: images.json or curve.json")
+    parser.add_argument("--n", type=at_least(20), default=1000, help="images per entry (default 1000)")
     parser.add_argument("--only", default="", help="measure entries whose names match this")
     parser.add_argument("--samples", type=folder, help="keep samples here, and take them from here")
     parser.add_argument("--run", type=Path, help="for curve: the folder of the run")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where results are written (default diffnotes/measured)"
+    )
     arguments = parser.parse_args()
     if arguments.what == "curve" and (arguments.run is None or not list_checkpoints(arguments.run)):
         parser.error(f"curve needs --run, the folder of a training run with checkpoints, got {arguments.run}")
@@ -484,5 +486,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line("measure"):
+    with one_line("measure", "the same command measures what is left"):
         main()

@@ -223,9 +223,12 @@ def study_runs() -> list[Run]:
     ]
 
 
-def results(folder: Path = FOLDER) -> dict[str, Any]:
-    """What was measured with the networks in `folder`: "measured", by number of images, and the provenance."""
-    table: dict[str, Any] = json.loads((folder / TABLE).read_text("utf-8"))
+def results(folder: Path = FOLDER, name: str = TABLE) -> dict[str, Any]:
+    """What was measured with the networks in `folder`: "measured", by number of images, and the provenance.
+
+    With `STUDY` as the name: what `study` found.
+    """
+    table: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
     return table
 
 
@@ -418,17 +421,21 @@ def main(argv: list[str]) -> None:
     """Train the networks that are missing in the folder, then measure."""
     parser = Parser(prog="python -m diffnotes.book.generalisation", description=__doc__)
     parser.add_argument("--folder", type=folder, default=FOLDER, help="where networks are read and written")
-    parser.add_argument("--sizes", type=at_least(1), nargs="+", default=list(SIZES), help="numbers of images")
-    parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network")
-    parser.add_argument("--study", action="store_true", help="the networks of the study, and study.json")
-    parser.add_argument("--device", default="cpu")
+    usual = " ".join(map(str, SIZES))
+    parser.add_argument("--sizes", type=at_least(1), nargs="+", help=f"numbers of images (default {usual})")
+    parser.add_argument("--starts", type=at_least(2), default=64, help="samples from each network (default 64)")
+    parser.add_argument("--study", action="store_true", help="train the networks of the study, and write study.json")
+    parser.add_argument("--device", default="cpu", help="where to train: cpu or cuda (default cpu)")
     arguments = parser.parse_args(argv)
+    if arguments.study and arguments.sizes:
+        raise ValueError(f"sizes must be left out with --study, which has its own, got {arguments.sizes}")
+    sizes = arguments.sizes or SIZES
     device = usable_device(arguments.device, meta=False)
-    check_target(arguments.folder / TABLE, ".json")
-    for n in arguments.sizes:
+    check_target(arguments.folder / (STUDY if arguments.study else TABLE), ".json")
+    for n in sizes:
         half(n, "A")  # raises if n is too large
     command = shlex.join(["python", "-m", "diffnotes.book.generalisation", *argv])
-    runs = study_runs() if arguments.study else [run for n in arguments.sizes for run in _runs(n)]
+    runs = study_runs() if arguments.study else [run for n in sizes for run in _runs(n)]
     for run in runs:
         path = run.path(arguments.folder)
         if not path.exists():
@@ -451,14 +458,14 @@ def main(argv: list[str]) -> None:
         (arguments.folder / STUDY).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
         return
     measured = {}
-    for n in arguments.sizes:
+    for n in sizes:
         model_a, model_b, *again = (load_model(run.path(arguments.folder)).model for run in _runs(n))
         measured[str(n)] = measure(n, model_a, model_b, again[0] if again else None, arguments.starts)
-    provenance = {str(n): load(n, "A", arguments.folder).provenance for n in arguments.sizes}
+    provenance = {str(n): load(n, "A", arguments.folder).provenance for n in sizes}
     table = {"command": command, "measured": measured, "provenance of half A": provenance}
     (arguments.folder / TABLE).write_text(json.dumps(table, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    with one_line("diffnotes.book.generalisation"):
+    with one_line("diffnotes.book.generalisation", "the same command trains what is left"):
         main(sys.argv[1:])

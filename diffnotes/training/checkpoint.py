@@ -44,11 +44,13 @@ from diffnotes.training.networks import NETWORKS, Network
 SHIPPED = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
 SUMS = "SHA256SUMS"
+STATE = "state.json"
 BETAS = "schedule.betas"  # the schedule's name among the tensors of a weights file
 TORCH = str(torch.__version__).split("+")[0]  # for the provenance, without the suffix for the build
 # how the file systems of clusters, network drives and Windows answer a call they do not support
 MISSING = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EBADF, errno.EACCES}
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+STORED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # the dtypes for weights to ship
 Tensors = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -75,16 +77,23 @@ def save_model(
 
     Args:
         path: the file, NAME.safetensors; it appears whole or not at all.
-        model: the network, possibly compiled, or wrapped for several processes.
+        model: one of `NETWORKS`, not a subclass; possibly compiled, or wrapped for several processes.
         schedule: the one it was trained for; its betas are stored.
         provenance: anything that JSON can hold: command, seed, data, steps, loss.
         dtype: for storage, e.g. torch.float16 for half the size; by default the weights' own.
 
     Raises:
-        ValueError: a weight is not finite in `dtype`, the suffix is wrong, or the network is made for another T.
+        ValueError: `load_model` would refuse the file, a weight is not finite in `dtype`, JSON cannot hold the
+            provenance, the suffix is wrong, or the network is made for another T.
         OSError: the file could not be written; what was at `path` is untouched.
     """
-    schedule.check_T(unwrapped(model))
+    net: Any = unwrapped(model)
+    if type(net) not in NETWORKS.values():
+        kind = f"{type(net).__module__}.{type(net).__name__}"
+        raise ValueError(f"model must be one of {', '.join(NETWORKS)}, not a subclass, got {kind}")
+    with torch.device("meta"):  # as `load_weights` will build it
+        check_shapes("model must be as its config says, and it", net.state_dict(), type(net)(**net.config))
+    schedule.check_T(net)
     save_weights(path, model, provenance, dtype, {BETAS: schedule.betas[1:]})
 
 
@@ -97,7 +106,9 @@ def save_weights(
 ) -> None:
     """`save_model` for any network with a `config`; the tensors `beside` its weights are stored as they are."""
     check_suffix(path, SUFFIX)
-    model = unwrapped(model)
+    if dtype not in (None, *STORED):
+        raise ValueError(f"dtype must be {', '.join(map(str, STORED[:-1]))} or {STORED[-1]}, got {dtype}")
+    model, provenance = unwrapped(model), _as_json(provenance or {})
     tensors = {
         name: value.to(dtype) if dtype and value.is_floating_point() else value  # counters stay integers
         for name, value in model.state_dict().items()
@@ -177,17 +188,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, Any] | None) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {
-        "network": type(model).__name__,
-        "config": getattr(model, "config", {}),
-        "provenance": dict(provenance or {}),
-    }
+    header = {"network": type(model).__name__, "config": getattr(model, "config", {}), "provenance": provenance or {}}
     header["sha256"] = _digest(tensors, header)
     # a single entry: safetensors writes several in varying order, and equal weights should give equal bytes
     return safetensors.torch.save(tensors, {"diffnotes": json.dumps(header)})
 
 
-def check_shapes(path: Path, tensors: Tensors, model: nn.Module) -> None:
+def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """`provenance` as it will be read: JSON turns keys into strings, and sorts them as such for the checksum."""
+    found: dict[str, Any] = {}
+    for name, value in provenance.items():
+        try:
+            found |= json.loads(json.dumps({name: value}, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"provenance must be what JSON can hold, and {name!r} is not: {error}") from error
+    return found
+
+
+def check_shapes(path: Path | str, tensors: Tensors, model: nn.Module) -> None:
     """Raise ValueError, naming the first misfit, if the tensors are not those of this architecture."""
     have = {name: tuple(value.shape) for name, value in tensors.items()}
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -240,13 +258,15 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
     """Write `files` as the checkpoint of `step`, then delete all but the `keep` newest up to this step.
 
     Raises:
-        OSError: it could not be written; earlier checkpoints are untouched.
+        OSError: it could not be written, or something else has its name; earlier checkpoints are untouched.
     """
     _clear(folder)
     final = folder / f"step-{step:08d}"
     temporary, old = _free(folder, ".tmp", step), _free(folder, ".old", step)
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     try:
+        if os.path.lexists(final) and _step_in_name(final) < 0:
+            raise FileExistsError(errno.EEXIST, "something that is no checkpoint has its name")
         temporary.mkdir(parents=True)
         for name, content in {**files, SUMS: sums.encode()}.items():
             _write(temporary / name, content)
@@ -260,10 +280,10 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], keep: 
         raise OSError(
             error.errno, f"the checkpoint could not be written ({error.strerror}); earlier ones are intact", str(final)
         ) from error
-    shutil.rmtree(old, ignore_errors=True)
-    _clear(folder)
+    _doom(old)
     for outdated in [path for path in list_checkpoints(folder) if _step_in_name(path) <= step][:-keep]:
-        shutil.rmtree(outdated, ignore_errors=True)
+        _doom(outdated)
+    _clear(folder)
     return final
 
 
@@ -281,10 +301,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
     for name, digest in sums.items():
         if hashlib.sha256(content[name]).hexdigest() != digest:
             raise ValueError(f"checkpoint {path} is damaged: the SHA-256 of {name} is not the one in {SUMS}")
-    if "state.json" not in sums:
-        raise ValueError(f"checkpoint {path} is incomplete: {SUMS} does not list state.json")
+    if STATE not in sums:
+        raise ValueError(f"checkpoint {path} is incomplete: {SUMS} does not list {STATE}")
     tensors = {name: _read_tensors(content[name], path / name) for name in sums if name.endswith(".safetensors")}
-    return json.loads(content["state.json"]), tensors
+    return json.loads(content[STATE]), tensors
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -295,9 +315,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def _step_in_name(path: Path) -> int:
-    """The step of a checkpoint, or -1 if it is none."""
-    match = re.fullmatch(r"(?:\.old-step-(?=\d{8,}$)|step-)(\d+)", path.name)
-    return int(match[1]) if match and path.is_dir() else -1
+    """The step of a checkpoint, whole or damaged, or -1 if it is none: a folder may be the user's."""
+    match = re.fullmatch(r"(?:\.old-)?step-(\d{8,})", path.name)
+    return int(match[1]) if match and any(os.path.exists(path / name) for name in (SUMS, STATE)) else -1
 
 
 def _free(folder: Path, kind: str, step: int) -> Path:
@@ -309,9 +329,18 @@ def _free(folder: Path, kind: str, step: int) -> Path:
 def _clear(folder: Path) -> None:
     """Delete what processes killed while writing have left, but not the only checkpoint of a step."""
     kept = list_checkpoints(folder)
-    for path in folder.glob(".*-step-*"):
-        if re.fullmatch(r"\.(tmp|old)-step-\d{8,}", path.name) and path.is_dir() and path not in kept:
+    for path in folder.glob(".old-step-*"):
+        if _step_in_name(path) >= 0 and path not in kept:
+            _doom(path)
+    for path in folder.glob(".tmp-step-*"):
+        if re.fullmatch(r"\.tmp-step-\d{8,}", path.name) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _doom(path: Path) -> None:
+    """Leave a checkpoint to `_clear`: its name goes first, so one deleted in part is no checkpoint."""
+    with contextlib.suppress(OSError):
+        os.rename(path, _free(path.parent, ".tmp", 0))
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------

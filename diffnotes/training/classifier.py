@@ -29,12 +29,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import check_batch, check_integers, whole
+from diffnotes.arguments import SEEDS, check_batch, check_integers, whole
 from diffnotes.data import Images, fashion_mnist
 from diffnotes.schedule import Labels
 from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, load_weights, save_weights
 from diffnotes.training.networks import Image
-from diffnotes.training.options import Parser, at_least, one_line
+from diffnotes.training.options import Parser, at_least, one_line, seed
 
 BATCH = 128
 SETTINGS = {"rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}  # for gradient descent
@@ -117,7 +117,7 @@ def train_classifier(images: Images, epochs: int, seed: int = 0, progress: bool 
         ValueError: no images, images or labels of a wrong type, fewer than five steps, or a loss that is not finite.
     """
     x, y = _checked(images)
-    epochs, seed, batch = whole("epochs", epochs), whole("seed", seed, None), min(BATCH, len(x))
+    epochs, seed, batch = whole("epochs", epochs), whole("seed", seed, *SEEDS), min(BATCH, len(x))
     steps = epochs * (len(x) // batch)
     if steps < 5:
         raise ValueError(f"epochs must make 5 steps or more, got {epochs} of {len(x) // batch} steps each")
@@ -156,7 +156,7 @@ def _checked(images: Images) -> Images:
     check_batch(x=x)
     check_integers(y=y)
     if not len(x) == len(y) > 0:
-        raise ValueError(f"images must be one or more, each with a label, got {len(x)} and {len(y)} labels")
+        raise ValueError(f"there must be images, and as many labels, got {len(x)} images and {len(y)} labels")
     if int(y.min()) < 0:
         raise ValueError(f"y must not be negative, got {int(y.min())}")
     return Images(x, y.long())
@@ -171,8 +171,8 @@ def main(argv: list[str]) -> None:
     """Train on the training set, test on the test set, and save the weights with the accuracy."""
     parser = Parser(prog="python -m diffnotes.training.classifier")
     parser.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    parser.add_argument("--epochs", type=at_least(1), default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=at_least(1), default=12, help="how often each image is shown (default 12)")
+    parser.add_argument("--seed", type=seed, default=0, help="the seed of all random numbers (default 0)")
     arguments = parser.parse_args(argv)
     check_target(arguments.out, SUFFIX)
     torch.set_num_threads(1)  # the order of sums depends on it, and so do the last bits

@@ -30,7 +30,7 @@ from diffnotes.training import distributed, run
 from diffnotes.training.checkpoint import check_target, load_model, write_file
 from diffnotes.training.classifier import load_classifier, predict
 from diffnotes.training.networks import MLP, Network
-from diffnotes.training.options import Parser, at_least, finite, folder, one_line
+from diffnotes.training.options import Parser, at_least, finite, folder, one_line, seed
 from diffnotes.training.presets import PRESETS
 from diffnotes.training.watch import png
 
@@ -93,6 +93,10 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     With --frechet N, also the Fréchet distance between N samples and the test images, in the features of the shipped
     classifier; with --classes, also the share of samples that it assigns to the requested class.
     """
+    for field in dataclasses.fields(run.Sampling) if not arguments.frechet else ():
+        value = getattr(arguments, field.name, field.default)  # there is no --clip
+        if value != field.default and field.name not in ("seed", "batch"):  # which the likelihood takes, too
+            raise ValueError(f"{field.name} must be left out without --frechet, as no samples are drawn, got {value}")
     net, schedule, _ = load_model(arguments.weights, device)
     if len(_shape(net)) != 3:
         raise ValueError(f"weights must belong to a network for images, got an {type(net).__name__}")
@@ -100,7 +104,7 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     if arguments.frechet and load is not fashion_mnist:
         raise ValueError("frechet must be 0 except for Fashion-MNIST, the only data set with a classifier")
     if arguments.frechet:  # fail now, not after hours
-        run.Sampling(**_how(arguments, net)).check(schedule, net, arguments.frechet)
+        run.Sampling(**_how(arguments, net)).checked(schedule, net, arguments.frechet)
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
     if arguments.count is not None and arguments.count > len(real):
@@ -172,43 +176,55 @@ def parser() -> ArgumentParser:
     for what in (train, sample, evaluate):
         sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)
         sub.set_defaults(work=what)
-        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        usual = "cuda" if torch.cuda.is_available() else "cpu"
+        sub.add_argument("--device", default=usual, help=f"where to compute: cpu or cuda (default: {usual})")
         {train: _train_options, sample: _sample_options, evaluate: _evaluate_options}[what](sub)
     return both
 
 
 def _train_options(sub: ArgumentParser) -> None:
-    sub.add_argument("--preset", choices=sorted(PRESETS), required=True)
+    sub.add_argument("--preset", choices=sorted(PRESETS), required=True, help="the network, its data and the settings")
     sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    sub.add_argument("--folder", type=folder, help="for checkpoints (to resume from), metrics and pictures")
-    sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
+    sub.add_argument("--folder", type=folder, help="a folder for checkpoints (to resume from), metrics and pictures")
+    sub.add_argument("--data", type=folder, help="the folder where the images are, or are downloaded to")
     sub.add_argument("--grid-every", type=at_least(1), help="steps between pictures of samples")
     group = sub.add_argument_group("settings that override the preset")
-    for name in ("steps", "batch", "accumulate", "save-every"):
-        group.add_argument(f"--{name}", type=at_least(1))
-    group.add_argument("--warmup", type=at_least(0))
-    group.add_argument("--seed", type=int)
-    for name in ("bf16", "compile"):
-        group.add_argument(f"--{name}", action=BooleanOptionalAction)
+    group.add_argument("--steps", type=at_least(1), help="the number of training steps")
+    group.add_argument("--batch", type=at_least(1), help="examples per step")
+    group.add_argument("--accumulate", type=at_least(1), help="split each batch into this many parts, to save memory")
+    group.add_argument("--save-every", type=at_least(1), help="steps between checkpoints")
+    group.add_argument("--warmup", type=at_least(0), help="steps in which the learning rate rises")
+    group.add_argument("--seed", type=seed, help="the seed of all random numbers")
+    group.add_argument("--bf16", action=BooleanOptionalAction, help="run the network in bfloat16")
+    group.add_argument("--compile", action=BooleanOptionalAction, help="run the network through torch.compile")
 
 
 def _sample_options(sub: ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, nargs="+", required=True, help="a .png file, an .npz file, or both")
     sub.add_argument("--count", type=at_least(1), default=100, help="the number of samples (default 100)")
-    _sampling_options(sub)
+    _sampling_options(sub, "sampling")
 
 
-def _sampling_options(sub: ArgumentParser) -> None:
+def _sampling_options(sub: ArgumentParser, title: str) -> None:
     sub.add_argument("weights", type=Path, help="a file, or the name of weights that ship with the package")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=seed, default=0, help="the seed of all random numbers (default 0)")
     sub.add_argument("--batch", type=at_least(1), default=50, help="images per batch (default 50)")
-    group = sub.add_argument_group("sampling")
-    group.add_argument("--sampler", choices=get_args(run.Sampler), default="ddim")
-    group.add_argument("--steps", type=at_least(1), help="default: 50 for ddim, 20 for 2m, all for ddpm")
-    group.add_argument("--eta", type=_eta, default=0.0, help="for ddim: in [0, 1], or sigma_hat (default 0)")
-    group.add_argument("--spacing", choices=get_args(Spacing), default="trailing", help="of the steps")
-    group.add_argument("--classes", type=at_least(0), nargs="+", default=[], help="to draw, one per column")
-    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w (default 0: no guidance)")
+    group = sub.add_argument_group(title)
+    group.add_argument(
+        "--sampler", choices=get_args(run.Sampler), default="ddim", help="2m is DPM-Solver++ (default ddim)"
+    )
+    group.add_argument("--steps", type=at_least(1), help="how many steps (default: 50 for ddim, 20 for 2m, T for ddpm)")
+    group.add_argument("--eta", type=_eta, default=0.0, help="the noise of ddim: in [0, 1], or sigma_hat (default 0)")
+    group.add_argument(
+        "--spacing",
+        choices=get_args(Spacing),
+        default="trailing",
+        help="how steps are chosen from 1..T (default trailing)",
+    )
+    group.add_argument(
+        "--classes", type=at_least(0), nargs="+", default=(), help="draw these classes in turn (default: none)"
+    )
+    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w of guidance (default 0: none)")
     group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
 
 
@@ -216,10 +232,17 @@ def _evaluate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
     sub.add_argument("--count", type=at_least(1), help="use the first COUNT test images (default: all)")
     sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
-    sub.add_argument("--variance", choices=get_args(Variance), default="posterior")
+    sub.add_argument(
+        "--variance",
+        choices=get_args(Variance),
+        default="posterior",
+        help="that of the reverse steps (default posterior)",
+    )
     sub.add_argument("--conditional", action="store_true", help="give the network the labels")
-    sub.add_argument("--frechet", type=_frechet, default=0, help="how many samples to compare (default 0)")
-    _sampling_options(sub)
+    sub.add_argument(
+        "--frechet", type=_frechet, default=0, help="compare this many samples with the images (default 0)"
+    )
+    _sampling_options(sub, "sampling, for --frechet")
 
 
 def main(argv: list[str]) -> None:

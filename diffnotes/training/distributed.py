@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import usable_device
+from diffnotes.arguments import usable_device, whole, whole_numbers
 
 PATIENCE = timedelta(minutes=30)  # how long a process waits for the slowest of the others
 
@@ -116,7 +116,7 @@ def in_batches(
     """`work` on n examples in batches, dealt out to the processes; each gets the whole result.
 
     The result for a batch must depend on its number (seed a generator with it), not on earlier batches. Then the whole
-    is the same for any number of processes. n and batch must be at least 1, or ValueError.
+    is the same for any number of processes. n and batch are whole numbers, at least 1, or ValueError.
 
     Args:
         work: `work(number, rows)` returns the rows of batch `number`, of shape (rows.stop - rows.start, *shape).
@@ -124,15 +124,14 @@ def in_batches(
     Returns:
         Shape (n, *shape), on the CPU.
     """
-    if n < 1 or batch < 1:
-        raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
-    whole = torch.zeros(n, *shape, dtype=dtype)
+    n, batch = whole("n", n), whole("batch", batch)
+    result = torch.zeros(n, *(whole("shape", side, 0) for side in whole_numbers("shape", shape)), dtype=dtype)
     mine = range(rank(), -(-n // batch), size())
     for number in tqdm(mine, disable=not progress or rank() > 0, unit="batch"):
         rows = slice(number * batch, min((number + 1) * batch, n))
-        whole[rows] = work(number, rows).to("cpu", dtype)
-    _sum_(whole)  # the other processes have zeros in these rows, so nothing is rounded
-    return whole
+        result[rows] = work(number, rows).to("cpu", dtype)
+    _sum_(result)  # the other processes have zeros in these rows, so nothing is rounded
+    return result
 
 
 def _several() -> bool:

@@ -25,6 +25,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
+import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +42,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from diffnotes.arguments import check_integers, whole
 from diffnotes.data import from_bytes
 from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
@@ -69,6 +72,8 @@ Net = TypeVar("Net", bound=nn.Module)
 class TrainConfig:
     """Everything that decides how a run goes, besides the schedule, the network and the data.
 
+    Numbers may be NumPy's; they are kept as Python's, which the checkpoints can hold.
+
     Args:
         steps: optimiser steps.
         batch: examples per step.
@@ -90,7 +95,7 @@ class TrainConfig:
         keep: how many checkpoints are kept.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, or of the wrong kind.
     """
 
     steps: int
@@ -115,9 +120,21 @@ class TrainConfig:
             if not fine:
                 raise ValueError(f"{name} must {allowed}, got {getattr(self, name)!r}")
 
+        def put(name: str, value: int | float) -> None:
+            object.__setattr__(self, name, value)  # the way past `frozen`
+
         for name in ("steps", "batch", "accumulate", "save_every", "keep"):
-            need(name, isinstance(getattr(self, name), int), "be a whole number")
-            need(name, getattr(self, name) >= 1, "be at least 1")
+            put(name, whole(name, getattr(self, name)))
+        for name in ("warmup", "seed"):
+            put(name, whole(name, getattr(self, name), least=None))
+        for name in ("rate", "weight_decay", "clip", "ema", "label_drop"):
+            value = getattr(self, name)
+            if name != "clip" or value is not None:
+                need(name, isinstance(value, numbers.Real) and not isinstance(value, bool), "be a number")
+                put(name, float(value))
+        for name in ("bf16", "compile"):
+            need(name, isinstance(getattr(self, name), bool | np.bool_), "be True or False")
+            put(name, bool(getattr(self, name)))
         need("rate", 0 < self.rate < math.inf, "be positive, and finite")
         need("warmup", 0 <= self.warmup < self.steps, f"lie in 0..steps - 1 = 0..{self.steps - 1}")
         need("decay", self.decay in get_args(Decay), f"be one of {get_args(Decay)}")
@@ -162,11 +179,13 @@ def draw_times(T: int, n: int, how: Times = "uniform", generator: Generator | No
 
     "uniform": independent. "stratified": one from each of n equal slices of the range, in order, so that a batch covers
     it evenly. "antithetic": in pairs t, T+1-t. The last two keep the expectation of the loss and lower its variance, as
-    it depends strongly on t (see also Kingma et al. 2021, section 4). Any other `how` is a ValueError.
+    it depends strongly on t (see also Kingma et al. 2021, section 5.3). T < 1, n < 0 or any other `how` is a
+    ValueError.
 
     >>> draw_times(T=4, n=8, how="stratified")
     tensor([1, 1, 2, 2, 3, 3, 4, 4])
     """
+    T, n = whole("T", T), whole("n", n, 0)
     device = generator.device if generator is not None else None
     draw = partial(torch.randint, generator=generator, device=device)
     if how == "uniform":
@@ -191,25 +210,47 @@ class Source(Protocol):
         """The examples of this step, shape (size, ...), and their labels or None; the same at every call."""
 
 
+def _check_examples(name: str, x: Any) -> None:
+    """Raise ValueError unless `x` holds examples to train on. Integers other than uint8 may be pixels, or may not."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if not x.ndim or not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise ValueError(
+            f"{name} must hold floating-point examples of order 1, or pixels as uint8, "
+            f"got {tuple(x.shape)} of {x.dtype}"
+        )
+
+
+def _batch(source: Source, step: int, size: int, seed: int) -> Batched:
+    """The batch of a source; a ValueError unless it can be trained on."""
+    x, y = source.batch(step, size, seed)
+    _check_examples("data", x)
+    if y is not None:
+        check_integers(y=y)
+    return x, y
+
+
 class Shuffled:
     """A data set in memory, in a new order every epoch; a batch may run over from one epoch into the next.
 
     Args:
         x: the examples, shape (n, ...), floating point, of order 1; or pixels as uint8, a quarter of the memory and of
             the copying to a GPU, where the trainer turns pixel k of 0 .. 255 into k / 127.5 - 1.
-        y: their labels, int64 of shape (n,), or None.
+        y: their labels, whole numbers of shape (n,), or None.
         flip: mirror each image left to right with probability 1/2.
+
+    Raises:
+        ValueError: an argument is not as above; NumPy arrays are not tensors.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None = None, *, flip: bool = False) -> None:
-        if not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
-            raise ValueError(
-                f"x must hold floating-point examples of order 1, or pixels as uint8, got {tuple(x.shape)} of {x.dtype}"
-            )
+        _check_examples("x", x)
         if flip and x.ndim < 3:
             raise ValueError(f"flip must be False unless x holds images, got x of shape {tuple(x.shape)}")
-        if y is not None and y.shape != x.shape[:1]:
-            raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one per example, got {tuple(y.shape)}")
+        if y is not None:
+            check_integers(y=y)
+            if y.shape != x.shape[:1]:
+                raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one per example, got {tuple(y.shape)}")
         self.x, self.y, self.flip = x, y, flip
         self._orders: dict[tuple[int, int], Tensor] = {}
 
@@ -280,7 +321,7 @@ class Ahead:
         return x, y
 
     def _send(self, key: tuple[int, int, int]) -> None:
-        x, y = self.source.batch(*key)
+        x, y = _batch(self.source, *key)
         with torch.cuda.stream(self.stream):
             self._on_its_way = key, (self._copied(x[self.rows]), None if y is None else self._copied(y))
 
@@ -296,9 +337,14 @@ Data = Tensor | tuple[Tensor, Tensor] | Callable[..., Any] | Source
 def _source(data: Data) -> Source:
     if isinstance(data, Tensor):
         return Shuffled(data)
-    if isinstance(data, tuple):
+    if isinstance(data, tuple) and len(data) == 2:
         return Shuffled(*data)
-    return data if isinstance(data, Source) else Drawn(data)
+    if isinstance(data, Source):
+        return data
+    if not callable(data):
+        kind = type(data).__name__
+        raise ValueError(f"data must be a tensor, a pair (examples, labels), a function or a Source, got {kind}")
+    return Drawn(data)
 
 
 def seed_of(*key: object) -> int:
@@ -397,7 +443,7 @@ class Trainer(Generic[Net]):
         config, generator = self.config, self.generator.manual_seed(seed_of(self.config.seed, "step", k))
         if self.size > 1:  # randomness inside the network is different in every process
             torch.manual_seed(seed_of(config.seed, "inside", k, self.rank))
-        x0, y = self.data.batch(k, config.batch, config.seed)
+        x0, y = _batch(self.data, k, config.batch, config.seed)
         x0 = (x0[self.rows] if self.data is self.source else x0).to(self.device, non_blocking=True)
         x0 = (from_bytes(x0) if x0.dtype == torch.uint8 else x0).to(self.dtype)
         t = draw_times(self.schedule.T, config.batch, config.times, generator)
@@ -561,8 +607,9 @@ def fit(
         progress: show a bar with the loss.
 
     Raises:
-        ValueError: the loss is not finite (see `Trainer.step`); schedule, network and config do not match; or the
-            folder holds checkpoints, but none that can be used.
+        ValueError: the loss is not finite (see `Trainer.step`); schedule, network and config do not match; the data are
+            of another kind, such as integers other than uint8 (see `Shuffled`), or their labels are not whole numbers;
+            or the folder holds checkpoints, but none that can be used.
         OSError: a checkpoint could not be written (earlier ones are intact), or another run is using the folder.
     """
     trainer = Trainer(schedule, model, data, config, loss)

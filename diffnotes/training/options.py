@@ -41,6 +41,14 @@ def at_least(least: int) -> Callable[[str], int]:
     return read
 
 
+def seed(text: str) -> int:
+    """The type of an option: a seed that torch takes."""
+    with contextlib.suppress(ValueError):
+        if -(2**63) <= (value := int(text)) < 2**63:
+            return value
+    raise ArgumentTypeError(f"must be a whole number from -2^63 to 2^63 - 1, got {text!r}")
+
+
 def finite(text: str) -> float:
     """The type of an option: a finite number."""
     with contextlib.suppress(ValueError):
@@ -57,11 +65,12 @@ def folder(text: str) -> Path:
 
 
 @contextlib.contextmanager
-def one_line(name: str) -> Iterator[None]:
+def one_line(name: str, *on_stop: str) -> Iterator[None]:
     """Run a command; an error by the user or the machine becomes one line on stderr and status 1 (Ctrl-C: 130).
 
-    The line begins with `name`, and with the rank if there are several processes. Text that stdout cannot encode is
-    escaped, and a stdout that is closed early, as by `head`, is no error worth a message.
+    The line begins with `name`, and with the rank if there are several processes; after Ctrl-C it ends with `on_stop`,
+    which says how to go on. Text that stdout cannot encode is escaped, and a stdout that is closed early, as by `head`,
+    is no error worth a message.
     """
     who = name if (rank := os.environ.get("RANK")) is None else f"{name} (rank {rank})"
     if isinstance(sys.stdout, TextIOWrapper):
@@ -75,7 +84,7 @@ def one_line(name: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at exit
         sys.exit(1)
     except KeyboardInterrupt as stop:
-        print(f"{who}: stopped", *stop.args, sep="; ", file=sys.stderr)
+        print(f"{who}: stopped", *on_stop, *stop.args, sep="; ", file=sys.stderr)
         sys.exit(130)
     except (OSError, ValueError, ImportError, MemoryError, RuntimeError) as error:
         said = str(error) or type(error).__name__

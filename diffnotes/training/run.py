@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from diffnotes.arguments import check_batch, check_integers, number, whole, whole_numbers
 from diffnotes.ddim import Eta, ddim_sample, ddim_sigma, dpmpp_2m_sample
 from diffnotes.guidance import guided
 from diffnotes.objective import bits_per_dim, vlb_terms
@@ -52,18 +53,21 @@ def train_preset(
 
     Args:
         folder: for checkpoints to resume from, metrics and pictures.
-        data: the folder where the data are, if not in the usual places.
+        data: the folder where the images are, if not in the usual places.
         grid_every: steps between pictures of samples, which need a folder and a preset for images.
         command: for the provenance in the weights file.
         callbacks: called with the `Trainer` after every step.
 
     Raises:
-        ValueError, OSError: see `fit`; or `out` is not .safetensors or cannot be written; or pictures are not possible.
+        ValueError, OSError: see `fit`; or `out` is not .safetensors or cannot be written; or pictures are not possible;
+            or `data` is given for a preset without images.
     """
     if distributed.rank() == 0:
         check_target(out, SUFFIX)
     if grid_every is not None and (folder is None or preset.shape is None):
         raise ValueError(f"grid_every must be None without a folder or without images, got {grid_every}")
+    if data is not None and preset.shape is None:
+        raise ValueError(f"data must be None for a preset that draws its examples, got {data}")
     torch.manual_seed(config.seed)  # for the initial weights
     model = preset.network().to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,30 +109,37 @@ class Sampling:
     seed: int = 0
     batch: int = 50  # how many samples are drawn together
 
-    def check(self, schedule: NoiseSchedule, model: Network, n: int) -> int:
-        """The number of steps, if n samples can be drawn like this.
+    def checked(self, schedule: NoiseSchedule, model: Network, n: int) -> "Sampling":
+        """The same in Python's own numbers, with the number of steps, if n samples can be drawn like this.
 
         Raises:
             ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
-                classes, or a value is out of range.
+                classes, or a value is out of range or of a wrong kind.
         """
         schedule.check_T(model)
-        if n < 1 or self.batch < 1:
-            raise ValueError(f"n and batch must be at least 1, got {n} and {self.batch}")
+        whole("n", n)
         if self.sampler not in get_args(Sampler):
             raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {self.sampler!r}")
         ddim_sigma(schedule, 1, 0, self.eta)  # raises if eta is out of range
         if self.eta != 0 and self.sampler != "ddim":
             raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {self.eta!r} for {self.sampler!r}")
-        if self.guidance and not self.classes:
-            raise ValueError(f"guidance must be 0 without classes to guide towards, got {self.guidance}")
-        if not -1 <= self.guidance < math.inf:
-            raise ValueError(f"guidance must be at least -1, and finite, got {self.guidance}")
-        if bad := [c for c in self.classes if not 0 <= c < model.classes]:
+        classes = whole_numbers("classes", self.classes)
+        guidance = number("guidance", self.guidance, "[-1, inf)")
+        if guidance and not classes:
+            raise ValueError(f"guidance must be 0 without classes to guide towards, got {guidance}")
+        if bad := [c for c in classes if not 0 <= c < model.classes]:
             allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be empty for this network"
             raise ValueError(f"classes must {allowed}, got {bad}")
         usual = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[self.sampler]
-        return len(timesteps(schedule.T, usual if self.steps is None else self.steps, self.spacing))
+        return dataclasses.replace(
+            self,
+            steps=len(timesteps(schedule.T, usual if self.steps is None else self.steps, self.spacing)),
+            classes=classes,
+            guidance=guidance,
+            clip=None if self.clip is None else number("clip", self.clip, "(0, inf)"),
+            seed=whole("seed", self.seed, None),
+            batch=whole("batch", self.batch),
+        )
 
 
 def samples(
@@ -142,17 +153,16 @@ def samples(
         options: the fields of `Sampling`.
 
     Raises:
-        ValueError: see `Sampling.check`.
+        ValueError: see `Sampling.checked`.
     """
-    how, device = Sampling(**options), schedule.betas.device
-    steps = how.check(schedule, model, n)
+    how, device = Sampling(**options).checked(schedule, model, n), schedule.betas.device
     y = labels(n, how.classes).to(device)
 
     def draw(number: int, rows: slice) -> Tensor:
         generator = Generator(device).manual_seed(seed_of(how.seed, "samples", number))
         x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
         eps = guided(model, y[rows], how.guidance) if how.classes else model
-        same: dict[str, Any] = {"steps": steps, "spacing": how.spacing, "clip": how.clip}
+        same: dict[str, Any] = {"steps": how.steps, "spacing": how.spacing, "clip": how.clip}
         with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
             if how.sampler == "ddim":
                 return ddim_sample(schedule, eps, x_T, eta=how.eta, generator=generator, **same)
@@ -169,8 +179,8 @@ def labels(n: int, classes: Sequence[int]) -> Labels:
     >>> labels(5, [0, 7])
     tensor([0, 7, 0, 7, 0])
     """
-    chosen = torch.tensor(list(classes) or [-1])
-    return chosen[torch.arange(n) % len(chosen)]
+    chosen = torch.tensor(whole_numbers("classes", classes) or [-1])
+    return chosen[torch.arange(whole("n", n, 0)) % len(chosen)]
 
 
 def likelihood(
@@ -203,11 +213,18 @@ def likelihood(
         bits_per_dim, its stderr, and its parts L_T, L_t (all terms in between) and L_0.
 
     Raises:
-        ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, or what
-            `vlb_terms` raises.
+        ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, an argument
+            is of a wrong kind, or what `vlb_terms` raises.
     """
     schedule.check_T(model)
-    n, dims = len(images), images[0].numel()
+    check_batch(images=images)
+    n, every, seed, batch = len(images), whole("every", every, None), whole("seed", seed, None), whole("batch", batch)
+    if n < 2:
+        raise ValueError(f"images must be two or more, for a standard error, got {n}")
+    if y is not None:
+        check_integers(y=y)
+        if y.shape != images.shape[:1]:
+            raise ValueError(f"y must have shape {(n,)}, one per image, got {tuple(y.shape)}")
     if not 1 <= every <= schedule.T:
         raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")
     if n <= batch:
@@ -226,6 +243,7 @@ def likelihood(
         return torch.stack([found.L_T, L_t, found.L_0], dim=1)  # (obj-vlb)
 
     nats = distributed.in_batches(terms, n, batch, (3,), torch.float64, progress)
+    dims = images[0].numel()
     bits = bits_per_dim(nats.sum(1), dims)
     parts = {name: float(bits_per_dim(nats[:, i], dims).mean()) for i, name in enumerate(("L_T", "L_t", "L_0"))}
     return {"bits_per_dim": float(bits.mean()), "stderr": _stderr(bits, batch), **parts}

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Generator
 
-from diffnotes.arguments import whole
+from diffnotes.arguments import check_floating, whole
 from diffnotes.data import to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
@@ -124,8 +124,9 @@ def png(x: Images, columns: int) -> bytes:
         x: shape (n, channels, height, width) on [-1, 1], with 1 channel (grey) or 3 (red, green, blue).
 
     Raises:
-        ValueError: other channels, no image, or columns < 1.
+        ValueError: x is not floating point; other channels, no image, or columns < 1.
     """
+    check_floating(x=x)
     n, channels, height, width = x.shape
     if channels not in (1, 3) or not n or columns < 1:
         raise ValueError(

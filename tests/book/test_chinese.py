@@ -16,6 +16,7 @@ from probes import (
     sideways_scroll,
     squeezed_formulas,
     stranded_punctuation,
+    unfold,
 )
 from site_map import PAGES, built
 
@@ -32,9 +33,13 @@ def test_a_page_is_right_wide_and_on_a_phone(name, site, open_page):
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     assert CHINESE.search(page.locator("article h1").inner_text())
     found = [*formulas(page), *squeezed_formulas(page), *figures_without_words(page), *stranded_punctuation(page)]
-    with on_a_phone(page):
-        found += [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
-        found += stranded_punctuation(page)
+    unfold(page)
+    found += sideways_scroll(page)
+    for wide in (False, True):
+        with on_a_phone(page, wide_letters=wide):
+            found += [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
+            if not wide:
+                found += stranded_punctuation(page)
     if name in READ_OUT:  # on the others the elements are those of the English page
         found += barriers(page, colours=name in COLOURED, code=False)
     assert not found, "\n".join(found)

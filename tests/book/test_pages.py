@@ -145,6 +145,12 @@ def test_the_contents_mark_where_a_link_from_elsewhere_leads(name, site, open_pa
         assert marked_section(arrived) == section, target
 
 
+def test_a_wide_window_does_not_scroll_sideways(address, open_page):
+    page, _ = open_page(address, keep=True)
+    unfold(page)
+    assert not (found := sideways_scroll(page)), listed(found)
+
+
 @pytest.mark.parametrize("letters", ["the machine's", "wide"])
 def test_a_phone_does_not_scroll_sideways_and_cuts_nothing_off(address, letters, open_page):
     page, _ = open_page(address, keep=True)

@@ -28,7 +28,7 @@ Cell = dict[str, Any]
 
 MOST_LINES = 20  # of code in a cell, imports and blank lines not counted
 MOST_BYTES = 3_000_000
-PICTURES = ("image/png", "image/jpeg")
+PICTURE = "image/png"
 TAGS = {"hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell"}
 
 
@@ -157,7 +157,7 @@ def text_is_stable(notebook: Notebook) -> Iterator[str]:
 
 
 def outputs_are_compared(notebook: Notebook) -> Iterator[str]:
-    """Nothing that tells nbval, or the build, to look away; pictures as PNG or JPEG, which are not compared.
+    """Nothing that tells nbval, or the build, to look away; pictures as PNG or in HTML, which pictures.py compares.
 
     ipywidgets' `interact` draws at once into an output area that only a browser has: nbval then sees outputs that the
     saved notebook lacks, and a run without a browser can hang. A slider that redraws on change has neither fault.
@@ -169,7 +169,7 @@ def outputs_are_compared(notebook: Notebook) -> Iterator[str]:
             yield f"cell {i}: a comment that switches nbval off"
         if found := re.search(r"\b(interact|interactive|interactive_output)\(", source(cell)):
             yield f"cell {i}: {found[1]} draws before there is a browser; redraw on change instead"
-    allowed = {*PICTURES, "text/plain", "text/html", "text/markdown", "text/latex"}
+    allowed = {PICTURE, "text/plain", "text/html", "text/markdown", "text/latex"}
     for i, output in outputs(notebook):
         for kind in sorted(set(output.get("data", {})) - allowed):
             yield f"cell {i}: an output of type {kind}, expected one of {sorted(allowed)}"
@@ -209,7 +209,7 @@ def bootstrap_comes_first(notebook: Notebook) -> Iterator[str]:
 
 def _is_figure(output: dict[str, Any]) -> bool:
     data = output.get("data", {})
-    return any(kind in data for kind in PICTURES) or "<img" in "".join(data.get("text/html", ""))
+    return PICTURE in data or "<img" in "".join(data.get("text/html", ""))
 
 
 def figures_are_described(notebook: Notebook) -> Iterator[str]:

@@ -127,6 +127,7 @@ BAD = [
     ("text_is_stable", say("Open /Users/ann/book."), "absolute path"),
     ("outputs_are_compared", put("metadata", {"tags": ["nbval-skip"]}, CHECK), "the tag 'nbval-skip'"),
     ("outputs_are_compared", put("source", "# NBVAL_IGNORE_OUTPUT\nx", CHECK), "switches nbval off"),
+    ("outputs_are_compared", put("outputs", [display(image_jpeg="/9j/")], FIGURE), "an output of type image/jpeg"),
     ("outputs_are_compared", add(code("_ = interact(f, t=3)", "more", 5)), "interact draws before"),
     ("outputs_are_compared", put("outputs", [display(**{"image/svg+xml": "<svg/>"})], FIGURE), "type image/svg+xml"),
     ("nothing_from_outside", put("outputs", [display(text_html="<img src='https://x.org/a'>")], MOVIE), "fetches"),

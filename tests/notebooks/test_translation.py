@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import translation
+from tools import account, translation
 from tools.translation import CHINESE, digest, parts, problems, sync
 
 TWINS = translation.twins()
@@ -155,3 +155,40 @@ def test_a_page_of_markdown_is_held_section_by_section(tmp_path):
     sync(english, chinese)
     assert [p.split(": ")[:2] for p in problems(english, chinese)] == [["section-1", "is not translated"]]
     assert CHINESE.search(parts(chinese)[2].text)
+
+
+# ---- the account in the addresses -------------------------------------------------------------------------------
+
+
+def test_an_account_in_the_addresses_makes_nothing_stale(tmp_path):
+    """A fork runs `make account` and nothing else, and its tests must pass."""
+    now, changed = account.current(translation.ROOT), []
+    for pair in TWINS:
+        texts = [path.read_text("utf-8") for path in pair]
+        copies = [tmp_path / path.relative_to(translation.ROOT) for path in pair]
+        renamed = [account.replace(text, now, "Ada-Lovelace9") for text in texts]
+        for path, text in zip(copies, renamed, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        if renamed != texts:
+            changed.append(pair[0].name)
+            assert list(problems(*copies)) == list(problems(*pair))
+    assert {"README.md", "index.md"} <= {*changed}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("https://github.com/", "/diffnotes", True),
+        ("https://colab.research.google.com/github/", "/diffnotes/blob/live/book/a.ipynb", True),
+        ("https://mybinder.org/v2/gh/", "/diffnotes/live", True),
+        ("https://", ".github.io/diffnotes", True),
+        ("https://github.com/", "/other", False),
+        ("https://", ".github.io/other", False),
+        ("book/", "/diffnotes", False),
+    ],
+)
+def test_only_in_addresses_of_the_repository_is_a_name_overlooked(before, after, same):
+    first, second = (f"See <{before}{name}{after}>." for name in ("<account>", "Ada-Lovelace9"))
+    assert (digest(first) == digest(second)) == same
+    assert digest(first) != digest(f"See <{before}<account>{after}x>.")

@@ -167,6 +167,9 @@ def test_bad_input_is_named() -> None:
     x, y = discs_and_noise(8)
     with pytest.raises(ValueError, match="epochs must make 5 steps or more, got 4 of 1 steps each"):
         train_classifier(Images(x, y), epochs=4)
+    for seed in (2.5, math.nan, 2**64, -(2**63) - 1):
+        with pytest.raises(ValueError, match="seed must"):
+            train_classifier(Images(x, y), epochs=5, seed=seed)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         Classifier(classes=0)
     x[3] = math.nan
@@ -231,7 +234,7 @@ def test_labels_of_any_width(network: Classifier, images: Images) -> None:
         (y.float(), "y must hold whole numbers"),
         (y.numpy(), "y must be a torch.Tensor"),
         (-y - 1, "y must not be negative, got -10"),
-        (y[:3], "images must be one or more, each with a label, got 20 and 3 labels"),
+        (y[:3], "there must be images, and as many labels, got 20 images and 3 labels"),
     ):
         for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train_classifier(Images(x, y), 5)):
             with pytest.raises(ValueError, match=message):
@@ -241,7 +244,7 @@ def test_labels_of_any_width(network: Classifier, images: Images) -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_no_images_have_no_classes(network: Classifier, images: Images) -> None:
     assert predict(network, images.x[:0]).shape == (0,)
-    with pytest.raises(ValueError, match="images must be one or more"):
+    with pytest.raises(ValueError, match="there must be images, and as many labels, got 0 images and 0 labels"):
         accuracy(network, Images(images.x[:0], images.y[:0]))
     for batch in (0, 2.0, math.nan):
         with pytest.raises(ValueError, match="batch must be"):

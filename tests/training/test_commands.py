@@ -5,8 +5,10 @@ import io
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,14 @@ from diffnotes.book import generalisation
 from diffnotes.data import Images, to_bytes
 from diffnotes.objective import VLBTerms, vlb_terms
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.training import checkpoint, classifier, presets, run
+from diffnotes.training import checkpoint, classifier, distributed, loop, presets, run
 from diffnotes.training import commands as cli
 from diffnotes.training.checkpoint import list_checkpoints, load_model, save_model
 from diffnotes.training.loop import Shuffled, TrainConfig, seed_of
 from diffnotes.training.networks import MLP, UNet
 from diffnotes.training.presets import PRESETS, Preset
 from diffnotes.training.watch import Metrics, Pictures, png
+from tools import measure
 
 SCHEDULE = NoiseSchedule.linear(T=50)
 
@@ -283,7 +286,7 @@ def test_points_are_sampled_into_numbers_only(tmp_path):
         ("--eta 0.5 --sampler ddpm", "eta must be 0 for any sampler but 'ddim', got 0.5 for 'ddpm'"),
         ("--guidance 2", "guidance must be 0 without classes to guide towards, got 2.0"),
         ("--classes 3", "classes must lie in 0..2, got [3]"),
-        ("--guidance -2 --classes 1", "guidance must be at least -1, and finite, got -2.0"),
+        ("--guidance -2 --classes 1", "guidance must lie in [-1, inf), got -2.0"),
         ("--eta 1.5", "eta must lie in [0, 1]"),
         ("--steps 51", "steps must"),
         ("--count 100000000000000", "out of memory"),
@@ -299,16 +302,49 @@ def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
     ("change", "complaint"),
     [
         ({"schedule": NoiseSchedule.linear(T=40)}, "model must be made for the schedule's T = 40, got one for T = 50"),
-        ({"n": 0}, "n and batch must be at least 1, got 0 and 50"),
-        ({"batch": 0}, "n and batch must be at least 1, got 3 and 0"),
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": 2.5}, "n must be a whole number, got 2.5"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"batch": 2.5}, "batch must be a whole number, got 2.5"),
+        ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
+        ({"seed": math.nan}, "seed must be a whole number, got nan"),
+        ({"shape": 4}, "shape must be a sequence of whole numbers, got 4"),
+        ({"shape": (1, 4.0, 4)}, "shape must be a whole number, got 4.0"),
+        ({"shape": (1, -4, 4)}, "shape must be at least 0, got -4"),
+        ({"sampler": "euler"}, "sampler must be one of"),
+        ({"spacing": None}, "spacing must be one of"),
         ({"eta": math.nan}, "eta must lie in"),
-        ({"guidance": math.nan, "classes": [1]}, "guidance must be at least -1, and finite, got nan"),
-        ({"guidance": math.inf, "classes": [1]}, "guidance must be at least -1, and finite, got inf"),
+        ({"eta": "a"}, "eta must lie in"),
+        ({"clip": "a"}, "clip must be a number"),
+        ({"clip": 0.0}, r"clip must lie in \(0, inf\), got 0.0"),
+        ({"classes": 1}, "classes must be a sequence of whole numbers, got 1"),
+        ({"classes": [1.0]}, "classes must be a whole number, got 1.0"),
+        ({"guidance": "a", "classes": [1]}, "guidance must be a number in .*, got 'a'"),
+        ({"guidance": math.nan, "classes": [1]}, r"guidance must lie in \[-1, inf\), got nan"),
+        ({"guidance": math.inf, "classes": [1]}, r"guidance must lie in \[-1, inf\), got inf"),
     ],
 )
-def test_what_cannot_be_sampled_in_python(change, complaint):
+def test_what_cannot_be_sampled_in_python(change, complaint, no_shape_checks):
     with pytest.raises(ValueError, match=complaint):
         run.samples(**{"schedule": SCHEDULE, "model": several.network(), "n": 3, "shape": (1, 4, 4)} | change)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_numbers(kind, no_shape_checks):
+    def draw(shape, classes, whole=int, real=float):
+        numbers = {"steps": whole(2), "seed": whole(1), "batch": whole(2), "eta": real(0.5), "guidance": real(2)}
+        return run.samples(SCHEDULE, several.network(torch.float32), whole(3), shape, classes=classes, **numbers)
+
+    x = draw((1, 4, 4), [2, 0])
+    assert torch.equal(draw(kind([1, 4, 4]), kind([2, 0]), np.int64, np.float32), x)
+    assert torch.equal(draw(kind([1, 4, 4]), kind([2, 0])), x)
+    assert run.labels(3, kind([2, 0])).tolist() == [2, 0, 2]
+    assert run.labels(np.int64(2), kind([])).tolist() == [-1, -1]
+    same = [
+        run.likelihood(SCHEDULE, several.network(torch.float32), pictures(4), every=m, seed=s, batch=b)
+        for m, s, b in ((9, 1, 2), (np.int64(9), np.int64(1), np.int64(2)))
+    ]
+    assert same[0] == same[1]
 
 
 def test_a_network_without_classes_has_none_to_sample(tmp_path):
@@ -358,6 +394,13 @@ WEIGHED = "evaluate fashion --device cpu --count 4 --batch 2 --every 500"
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        *(
+            (words, f"{words[2:].split()[0]} must be left out without --frechet, as no samples are drawn, got ")
+            for words in ("--sampler ddpm", "--steps 5000000", "--eta 7", "--eta sigma_hat", "--spacing leading")
+        ),
+        ("--guidance -50", "guidance must be left out without --frechet, as no samples are drawn, got -50.0"),
+        ("--classes 3 99", "classes must be left out without --frechet, as no samples are drawn, got [3, 99]"),
+        ("--bf16", "bf16 must be left out without --frechet, as no samples are drawn, got True"),
         ("--frechet 3 --classes 10", "classes must lie in 0..9, got [10]"),
         ("--frechet 3 --sampler ddpm --eta 0.5", "eta must be 0 for any sampler but 'ddim'"),
         ("--frechet 3 --guidance 2", "guidance must be 0 without classes"),
@@ -441,6 +484,44 @@ def test_what_cannot_be_evaluated(words, complaint, weights):
     assert complaint in refused("evaluate", weights, "--device", "cpu", *words.split())
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"every": 2.5}, "every must be a whole number, got 2.5"),
+        ({"batch": 2.5}, "batch must be a whole number, got 2.5"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"seed": math.nan}, "seed must be a whole number, got nan"),
+        ({"variance": "small"}, "variance must be"),
+        ({"images": pictures(0)}, "images must be two or more, for a standard error, got 0"),
+        ({"images": pictures(1), "batch": 1}, "images must be two or more, for a standard error, got 1"),
+        ({"images": pictures(4).numpy()}, "images must be a torch.Tensor, got ndarray"),
+        ({"images": to_bytes(pictures(4))}, "images must be floating point, got torch.uint8"),
+        ({"y": [0, 1, 2, 0]}, "y must be a torch.Tensor of whole numbers, got list"),
+        ({"y": torch.zeros(4)}, "y must hold whole numbers, got torch.float32"),
+        ({"y": torch.arange(3)}, r"y must have shape \(4,\), one per image, got \(3,\)"),
+    ],
+)
+def test_what_has_no_likelihood(change, complaint, no_shape_checks):
+    usual = {"schedule": SCHEDULE, "model": several.network(torch.float32), "images": pictures(4), "batch": 2}
+    with pytest.raises(ValueError, match=complaint):
+        run.likelihood(**usual | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": 2.5}, "n must be a whole number, got 2.5"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"batch": "2"}, "batch must be a whole number, got '2'"),
+        ({"shape": 2}, "shape must be a sequence of whole numbers, got 2"),
+    ],
+)
+def test_what_cannot_be_dealt_out(change, complaint, no_shape_checks):
+    with pytest.raises(ValueError, match=complaint):
+        distributed.in_batches(lambda *how: pytest.fail("work was done"), **{"n": 3, "batch": 2} | change)
+
+
 def test_points_have_no_bits_per_dimension():
     assert "weights must belong to a network for images, got an MLP" in refused("evaluate", "swiss_roll")
 
@@ -479,6 +560,42 @@ def test_other_options_that_cannot_be_meant(tmp_path, capsys):
     misread(capsys)
     for main, option in ((classifier.main, "--epochs"), (generalisation.main, "--starts")):
         assert "must be a whole number" in misread(capsys, "--out", "a", option, "0", main=main)
+
+
+@pytest.mark.parametrize("number", ["1.5", "nan", "9" * 30])
+@pytest.mark.parametrize(
+    "command", ["sample swiss_roll --out a.npz", "train --preset quick --out a.safetensors", "classifier --out a"]
+)
+def test_a_seed_is_one_that_torch_takes(command, number, capsys):
+    words, main = (command.split(), cli.main) if "classifier" not in command else (["--out", "a"], classifier.main)
+    said = misread(capsys, *words, "--seed", number, main=main)
+    assert f"argument --seed: must be a whole number from -2^63 to 2^63 - 1, got '{number}'" in said
+
+
+def test_every_option_has_a_help(monkeypatch):
+    parsers = []
+
+    def note(parser, *how):
+        parsers.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", note)
+    for main in (cli.main, classifier.main, generalisation.main, lambda argv: measure.main()):
+        with pytest.raises(SystemExit):
+            main([])
+    parsers += next(action.choices for action in parsers[0]._actions if action.dest == "what").values()
+    options = {f"{parser.prog} {action.dest}": action.help for parser in parsers for action in parser._actions}
+    assert len(parsers) == 7
+    assert len(options) > 60
+    assert [name for name, help in options.items() if not help and not name.endswith("diffnotes what")] == []
+
+
+def test_options_of_training_that_no_one_would_look_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *how, **more: pytest.fail("work was done"))
+    words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", "--data", tmp_path / "nowhere"]
+    assert f"data must be None for a preset that draws its examples, got {tmp_path}" in refused(*words)
+    with pytest.raises(ValueError, match=r"sizes must be left out with --study, which has its own, got \[4\]"):
+        generalisation.main(["--study", "--sizes", "4", "--folder", str(tmp_path)])
 
 
 def test_where_nothing_can_be_written_no_work_is_done(tmp_path, monkeypatch):
@@ -532,6 +649,33 @@ def test_control_c_is_one_line(words, said, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(run, name, interrupted)
     with pytest.raises(SystemExit) as caught:
         cli.main([*words.split(), "--device", "cpu"])
+    assert (caught.value.code, capsys.readouterr().err) == (130, said)
+
+
+def test_control_c_while_torch_is_imported_is_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "diffnotes", "train", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "diffnotes: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        (generalisation, "--sizes 4", "diffnotes.book.generalisation: stopped; the same command trains what is left\n"),
+        (measure, "images", "measure: stopped; the same command measures what is left\n"),
+    ],
+)
+def test_what_can_go_on_says_so(module, words, said, monkeypatch, capsys, tmp_path, one_thread):
+    def interrupted(*how, **more):
+        raise KeyboardInterrupt
+
+    for place, name in ((loop, "fit"), (checkpoint, "load_model")):
+        monkeypatch.setattr(place, name, interrupted)
+    monkeypatch.setattr(sys, "argv", ["a", *words.split(), "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(module.__file__, run_name="__main__")
     assert (caught.value.code, capsys.readouterr().err) == (130, said)
 
 

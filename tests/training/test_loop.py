@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import killed
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -643,7 +644,8 @@ def test_the_newest_is_the_one_of_the_highest_step(tmp_path):
         trainer.step()
         trainer.save(tmp_path)
     for path in list_checkpoints(tmp_path):
-        path.rename(tmp_path / f"step-{int(path.name[5:])}")  # without the zeros "step-9" sorts after "step-11"
+        # by their letters, 99,999,999 comes after the 100,000,000 that follows it
+        path.rename(tmp_path / f"step-{99_999_990 + int(path.name[5:]):08d}")
     for path in reversed(list_checkpoints(tmp_path)):  # a copy in another order, so the oldest has the newest date
         shutil.copytree(path, path.with_name("passing"))
         shutil.rmtree(path)
@@ -837,6 +839,8 @@ def test_only_own_leftovers_are_cleared(tmp_path):
     own = [".tmp-step-00000007", ".old-step-00000001"]  # there is a newer checkpoint of step 1
     only = ".old-step-00000003"  # there is none of step 3: this one counts
     others = ["._.tmp-step-00000002", ".tmp-step-00000002", ".old-step-00000002", ".notes-step-by-step/thesis"]
+    others += ["step-1/thesis", "step-0000001/thesis", "step-2024/thesis", "step-00000000/thesis", "step-00000010"]
+    others += [".old-step-00000000/thesis"]
     write_checkpoint(tmp_path, 1, {"state.json": b"{}"}, keep=9)
     for name in (*own, only):
         shutil.copytree(tmp_path / "step-00000001", tmp_path / name)
@@ -851,6 +855,60 @@ def test_only_own_leftovers_are_cleared(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == left
     write_checkpoint(tmp_path, 3, {"state.json": b"{}"}, keep=9)
     assert not (tmp_path / only).exists()
+    write_checkpoint(tmp_path, 4, {"state.json": b"{}"}, keep=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000004", *(name.split("/")[0] for name in others)}
+    assert all((tmp_path / name).read_text() == "precious" for name in others)
+
+
+@pytest.mark.parametrize("name", ["step-1", "step-0000001", "step-00000001", "step-2024", ".old-step-00000001"])
+def test_a_folder_of_the_user_is_no_checkpoint(name, tmp_path):
+    """It neither stops a fresh run, nor is it deleted, nor does it take the place of a checkpoint."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.md").write_text("precious")
+    with pytest.raises(Stop):
+        fit(SCHEDULE, small(), points, quick(save_every=2), folder=tmp_path, callbacks=[stop_after(5)])
+    fit(SCHEDULE, small(), points, quick(save_every=2), folder=tmp_path)
+    left = ["step-00000010", "step-00000012"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == left
+    assert {path.name for path in tmp_path.iterdir()} == {name, *left}
+    assert (tmp_path / name / "thesis.md").read_text() == "precious"
+
+
+@pytest.mark.parametrize("thing", ["file", "folder", "empty folder", "link to nowhere"])
+def test_what_is_in_the_way_of_a_checkpoint_is_named_and_left_alone(thing, two):
+    way = two / "step-00000012"
+    if thing == "file":
+        way.write_text("precious")
+    elif thing == "link to nowhere":
+        way.symlink_to("nowhere")
+    else:
+        way.mkdir()
+    if thing == "folder":
+        (way / "thesis.md").write_text("precious")
+    words = (
+        r"could not be written .something that is no checkpoint has its name.; earlier ones are intact: .*step-00000012"
+    )
+    with pytest.raises(FileExistsError, match=words) as caught:
+        fit(SCHEDULE, small(), points, quick(save_every=5), folder=two)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in two.iterdir()) == ["step-00000005", "step-00000010", "step-00000012"]
+    assert thing != "file" or way.read_text() == "precious"
+    assert thing != "folder" or (way / "thesis.md").read_text() == "precious"
+    if thing == "folder":
+        (way / "thesis.md").unlink()
+    way.rmdir() if way.is_dir() else way.unlink()
+    fit(SCHEDULE, small(), points, quick(save_every=5), folder=two)
+    read_checkpoint(way)
+
+
+def test_a_checkpoint_deleted_half_way_does_not_stay(two, monkeypatch):
+    """Whatever file the process was killed at: the name goes first, and the next run takes the rest away."""
+    with monkeypatch.context() as m:
+        m.setattr(shutil, "rmtree", lambda path, **kwargs: (path / "SHA256SUMS").unlink(missing_ok=True))
+        write_checkpoint(two, 11, {"state.json": b"{}"}, keep=1)
+    assert [path.name for path in list_checkpoints(two)] == ["step-00000011"]
+    write_checkpoint(two, 12, {"state.json": b"{}"}, keep=1)
+    assert [path.name for path in two.iterdir()] == ["step-00000012"]
 
 
 def test_a_leftover_that_cannot_be_removed_is_no_reason_to_stop(tmp_path, monkeypatch):
@@ -1014,6 +1072,46 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     for name in (tmp_path / "weights", "runs/weights", "weights"):
         with pytest.raises(FileNotFoundError, match=rf"a .safetensors file, or .*, swiss_roll, got '{name}'"):
             load_model(name)
+
+
+class Own(MLP):
+    """A subclass, which load_model does not know."""
+
+
+def changed_since():
+    net = small()
+    net.out = nn.Linear(16, 3)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda: nn.Linear(2, 2), {}, "model must be one of MLP, UNet, not a subclass, got torch.nn.*Linear"),
+        (lambda: Own(2, 50), {}, "model must be one of MLP, UNet, not a subclass, got .*test_loop.Own"),
+        (lambda: AveragedModel(Own(2, 50)), {}, "model must be one of MLP, UNet, .*, got .*test_loop.Own"),
+        (lambda: type("MLP", (MLP,), {})(2, 50), {}, r"model must be one of MLP, UNet, .*, got .*\.MLP"),
+        (changed_since, {}, r"model must be as its config says, .*: out.weight is \(3, 16\) there"),
+        (small, {"dtype": torch.int8}, "dtype must be torch.float16, .* or torch.float64, got torch.int8"),
+        (small, {"dtype": torch.complex64}, "dtype must be torch.float16, .*, got torch.complex64"),
+        (small, {"dtype": torch.float8_e4m3fn}, "dtype must be torch.float16, .*, got torch.float8_e4m3fn"),
+        (small, {"provenance": {"loss": torch.ones(2)}}, "provenance .* JSON can hold, and 'loss' is not: .*Tensor"),
+        (small, {"provenance": {"seed": 0, "n": np.int64(5)}}, "provenance .* JSON can hold, and 'n' is not: .*int64"),
+        (small, {"provenance": {"run": {"loss": math.nan}}}, "provenance .* JSON can hold, and 'run' is not: .*float"),
+        (small, {"provenance": {"sizes": {(1, 2): 3}}}, "provenance .* JSON can hold, and 'sizes' is not: .*tuple"),
+    ],
+)
+def test_what_load_model_would_refuse_is_not_saved(make, options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        save_model(tmp_path / "run/net.safetensors", make(), SCHEDULE, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_provenance_is_what_json_makes_of_it(tmp_path):
+    """Its keys are strings, in whose order the checksum is taken: 10 comes before 9."""
+    path = tmp_path / "net.safetensors"
+    save_model(path, small(), SCHEDULE, {"losses": {9: 0.5, 10: (1, None)}})
+    assert load_model(path).provenance == {"losses": {"9": 0.5, "10": [1, None]}}
 
 
 class NoFloat64(TorchDispatchMode):
