@@ -169,8 +169,8 @@ def ddim_sample(
     signal, noise = schedule.sqrt_alpha_bars.tolist(), schedule.sqrt_one_minus_alpha_bars.tolist()
     jumps = [(t, s, *_shares(log[t], log[s], eta)) for t, s in pairs]
     schedule.warn_unless_prior(pairs[0][0])
-    x, path = x_T.clone(), [x_T]  # a copy, since a model may write on what it is given
-    # each jump is `ddim_step` in two operations; nothing is changed in place that anyone else can hold
+    x, path = x_T.clone(), [x_T]  # a copy: a model that writes on its input does not change the caller's x_T
+    # each jump is `ddim_step` up to rounding; only tensors that it has made are written on
     for t, s, sigma, turn in tqdm(jumps, desc="sampling") if progress else jumps:
         eps = ask(model, x, t)
         if clip is None:
@@ -179,8 +179,8 @@ def ddim_sample(
         else:
             x0 = torch.sub(x, eps, alpha=noise[t]) / signal[t]  # (ddim-x0)
             x0 = x0.clamp(-clip, clip).to(x.dtype)  # eps may come in another precision
-            eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # anew, so that it agrees with x0
-            x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step)
+            eps = torch.sub(x, x0, alpha=signal[t]) / noise[t]  # so that x = signal x0 + noise eps holds again
+            x = (signal[s] * x0).add_(eps, alpha=turn)  # (ddim-step): by a x + b eps, digits of x0 would cancel
         if sigma and s > 0:  # at s = 0 only sigma_hat is not 0 by itself
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             x.add_(z, alpha=sigma)
