@@ -415,10 +415,10 @@ def needed(trees: Sequence[ast.Module], wanted: set[int]) -> list[ast.Module]:
 
 
 def needs(statement: ast.stmt) -> set[str]:
-    """The names that a statement uses, but those of its lambdas' arguments and of its comprehensions."""
+    """The names that a statement uses, but those of its lambdas' arguments, loops and comprehensions."""
     nodes = list(ast.walk(statement))
     bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    bound |= used(node.target for node in nodes if isinstance(node, ast.comprehension))
+    bound |= used(node.target for node in nodes if isinstance(node, ast.comprehension | ast.For))
     read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)} - bound
     return read | used(node.target for node in nodes if isinstance(node, ast.AugAssign))
 
