@@ -162,10 +162,10 @@ def test_a_phone_does_not_scroll_sideways_and_cuts_nothing_off(address, letters,
 @pytest.mark.parametrize("name", PAGES)
 def test_nobody_is_shut_out(name, site, open_page):
     page, _ = open_page(f"{site}/{name}.html", keep=True)
-    assert not (found := list(barriers(page, code=name in FEW))), listed(found)
+    assert not (found := list(barriers(page, code=name in ("book/index", "book/04-ddim")))), listed(found)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", ["book/index", "book/04-ddim", "book/checked-equations"])
 def test_nobody_is_shut_out_by_the_dark(name, site, open_page):
     page, _ = open_page(f"{site}/{name}.html", "dark", keep=True)
     assert not (found := list(barriers(page, colours_only=True, code=name == "book/04-ddim"))), listed(found)
