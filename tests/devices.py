@@ -69,3 +69,13 @@ class Ops(TorchDispatchMode):
         if len({tensor.device.type for tensor in tensors}) > 1:
             self.waits.append(name)
         return out
+
+
+class NoFloat64(TorchDispatchMode):
+    """The meta device as Apple's mps is."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from devices import Ops, fake, grown
+from devices import NoFloat64, Ops, fake, grown
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, ode_jump, slerp
 from diffnotes.forward import prior_kl, q_marginal, q_sample, q_step
@@ -167,17 +165,6 @@ def test_on_the_cpu_no_number_is_read_during_a_run(sampler: Run) -> None:
 
 
 # ---- where there is no float64 ----------------------------------------------------------------------------------
-
-
-class NoFloat64(TorchDispatchMode):
-    """The meta device as Apple's mps is."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if any(isinstance(x, Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)):
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return out
-
 
 GAUSS = GaussianMixture(torch.ones(2) / 2, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.eye(2).repeat(2, 1, 1))
 DATA = DataMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))

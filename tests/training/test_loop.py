@@ -21,14 +21,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from devices import NoFloat64
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from diffnotes.data import ring, swiss_roll_mixture
 from diffnotes.forward import q_sample
@@ -1112,16 +1111,6 @@ def test_provenance_is_what_json_makes_of_it(tmp_path):
     path = tmp_path / "net.safetensors"
     save_model(path, small(), SCHEDULE, {"losses": {9: 0.5, 10: (1, None)}})
     assert load_model(path).provenance == {"losses": {"9": 0.5, "10": [1, None]}}
-
-
-class NoFloat64(TorchDispatchMode):
-    """The meta device as Apple's mps is."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if any(isinstance(x, torch.Tensor) and x.is_meta and x.dtype == torch.float64 for x in tree_leaves(out)):
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return out
 
 
 def test_a_device_without_float64_is_refused(tmp_path):
