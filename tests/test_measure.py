@@ -240,7 +240,6 @@ def test_the_width_of_two_points_is_that_of_their_own_deviation() -> None:
         "notebooks.py nothing.ipynb",
         "pdf.py a b",
         "pdf.py a.html",
-        "picture.py a",
     ],
 )
 def test_wrong_arguments_are_one_line(words: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 from pictures import difference  # tests/notebooks/pictures.py
 
-from diffnotes.book import stills
-from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore, picture, static
-from diffnotes.book.stills import STILLS
+from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STILLS, STYLE, explore, static
+from tools import stills
 from tools.notebooks import normalise
-from tools.picture import TARGET
+from tools.stills import FIGURES, FRONT, GARMENTS, VARIANTS, picture, still
 
 
-@pytest.fixture(params=STILLS)
+@pytest.fixture(params=[*FIGURES, *VARIANTS])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -52,7 +51,7 @@ def test_the_code_is_small_and_asks_for_nothing() -> None:
 
 def test_state_is_given_by_name() -> None:
     assert "&quot;eta&quot;: 0.5" in static("jump", eta=0.5)
-    assert '<img alt="three &quot;arrows&quot;"' in static("jump", eta=0.5, alt='three "arrows"')
+    assert static("jump-slip").startswith('<div class="explore" data-figure="jump" ')
     with pytest.raises(ValueError, match=r"name must be one of .*'two-bells'.* got 'bells'"):
         static("bells")
     with pytest.raises(ValueError, match=r"state of 'root' must be among \['beta', .* got \['gamma'\]"):
@@ -60,12 +59,24 @@ def test_state_is_given_by_name() -> None:
 
 
 def test_another_state_is_another_picture() -> None:
-    assert picture("root")[0] != picture("root", power=0.5)[0]
+    assert difference(picture("root")[0], picture("root", power=0.5)[0]) is not None
 
 
-def test_the_front_pages_picture_is_what_the_code_draws() -> None:
-    """If not: python tools/picture.py."""
-    assert difference(TARGET.read_bytes(), picture("first-minute")[0]) is None
+def test_what_ships_is_what_the_code_draws(name: str) -> None:
+    """If not: python -m tools.stills."""
+    drawn, about = still(name)
+    shipped = json.loads((STILLS / "stills.json").read_text("utf-8"))[name]
+    file = (STILLS / f"{name}.png").read_bytes()
+    assert difference(file, drawn) is None
+    widths = [stills.Image.open(io.BytesIO(png)).width for png in (file, drawn)]  # of another FreeType: a little other
+    share = [size[0] / width for size, width in zip((shipped.pop("size"), about.pop("size")), widths, strict=True)]
+    assert abs(share[0] - share[1]) <= 1 / min(widths)  # both are rounded to a pixel
+    assert shipped == about
+
+
+def test_nothing_else_ships_and_the_front_page_has_the_same_picture() -> None:
+    assert {path.stem for path in STILLS.glob("*.png")} == {*FIGURES, *VARIANTS}
+    assert FRONT.read_bytes() == (STILLS / "first-minute.png").read_bytes()
 
 
 def test_a_saved_notebook_holds_no_code() -> None:
@@ -87,10 +98,10 @@ def test_random_numbers_are_those_of_the_first_day() -> None:
 
 
 def test_the_garments_fit_into_their_sheet() -> None:
-    sheet = np.asarray(stills.Image.open(stills.GARMENTS))
+    sheet = np.asarray(stills.Image.open(GARMENTS))
     side, steps, etas, labels = stills.SHEET
     assert sheet.shape == (len(steps) * side, len(etas) * len(labels) * side)
-    assert stills.GARMENTS.stat().st_size <= 60_000
+    assert GARMENTS.stat().st_size <= 60_000
     shown = np.asarray(stills.Image.open(io.BytesIO(picture("garments")[0])))
     state = stills.garments_state()
     for k in range(len(etas)):

@@ -1,4 +1,4 @@
-"""Draw the pictures that chapter 5's figure moves through: `python tools/garments.py`, about two minutes on one core.
+"""Draw the pictures that chapter 5's figure moves through: `python -m tools.garments`, about two minutes on one core.
 
 Six starts, each with its class, through the network that comes with the package, for four numbers of steps (rows) and
 four values of eta (blocks of columns). They go side by side into one grey PNG, a byte a pixel, black as -1.
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffnotes.book.stills import GARMENTS, SHEET, normals
 from diffnotes.data import to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
 from diffnotes.training.checkpoint import load_model
+from tools.stills import GARMENTS, SHEET, normals
 
 SIDE = SHEET.side
 

@@ -15,11 +15,11 @@ from probes import NARROW, WIDE, Log, barriers, contrast, lifeless, on_a_phone, 
 from site_map import LIVE, PAGES, built
 
 from diffnotes import data, ddim, reverse, schedule
-from diffnotes.book import stills
 from diffnotes.book.explore import CODE, PAGE, SCRIPTS, STYLE, explore
-from diffnotes.book.stills import LINEAR, STILLS, WALK
 from diffnotes.guidance import guided
 from diffnotes.mixture import DataMixture
+from tools import stills
+from tools.stills import FIGURES, LINEAR, WALK
 
 pytestmark = pytest.mark.browser
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     """Pages with each figure as a live notebook shows it, with all of them, and as the book has them."""
     folder = tmp_path_factory.mktemp("figures")
     shutil.copytree(PAGE, folder / "_static")
-    live = {name: explore(name).data for name in STILLS}
+    live = {name: explore(name).data for name in FIGURES}
     bare = {name: re.sub(CODE, "", body, flags=re.DOTALL) for name, body in live.items()}
     in_head = f'<link rel="stylesheet" href="_static/{STYLE}">' + "".join(
         f'<script src="_static/{script}"></script>' for script in SCRIPTS
@@ -64,7 +64,7 @@ def figures(serve, folder) -> str:
     return serve(folder)
 
 
-@pytest.fixture(params=STILLS)
+@pytest.fixture(params=FIGURES)
 def name(request) -> str:
     return request.param
 
@@ -210,7 +210,7 @@ def first_minute(state):
     return {"alphaBar": WALK.alpha_bars[t], "noise": WALK.one_minus_alpha_bars[t], "points": points}
 
 
-READINGS = {name: globals()[name.replace("-", "_")] for name in STILLS}
+READINGS = {name: globals()[name.replace("-", "_")] for name in FIGURES}
 
 # Nats that are differences of logarithms of order one, shares of a room of order one, and points in the plane: from
 # t = T a guess is a difference of numbers a hundred times as large.
@@ -264,7 +264,7 @@ def holds(page: Page, name: str) -> dict:
 def test_it_starts_from_its_state(name, figures, open_page):
     page, log = open_page(f"{figures}/{name}.html", keep=True)
     state = holds(page, name)
-    wanted = json.loads(json.dumps({k: p.default for k, p in inspect.signature(STILLS[name]).parameters.items()}))
+    wanted = json.loads(json.dumps({k: p.default for k, p in inspect.signature(FIGURES[name]).parameters.items()}))
     assert {key: state[key] for key in wanted} == wanted
     assert not log.problems, log.problems
 
@@ -430,7 +430,7 @@ def scheme(request) -> str:
 
 def test_all_come_to_life_and_ask_nothing_of_the_outside(kind, scheme, figures, open_page):
     page, log = open_page(f"{figures}/{kind}-{scheme}.html", scheme, keep=True)
-    assert page.locator(".explore[data-alive]").count() == len(STILLS)
+    assert page.locator(".explore[data-alive]").count() == len(FIGURES)
     assert page.locator(".explore img").count() == 0
     assert page.evaluate("[...document.querySelectorAll('.explore')].every(host => host.values)")
     assert not log.problems, log.problems
@@ -519,7 +519,7 @@ def test_the_book_works_from_a_folder(folder, browser):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
     page.goto((folder / "book-light.html").as_uri())
-    assert page.locator(".explore[data-alive]").count() == len(STILLS)
+    assert page.locator(".explore[data-alive]").count() == len(FIGURES)
     page.wait_for_function("[...document.querySelectorAll('.explore')].every(host => host.values)")
     assert not problems, problems
     context.close()
@@ -533,7 +533,7 @@ def test_without_scripts_there_is_a_picture(figures, browser):
         assert image.is_visible()
         assert len(image.get_attribute("alt").split()) >= 5
         assert image.bounding_box()["width"] > 300
-    assert page.locator(".explore img").count() == len(STILLS)
+    assert page.locator(".explore img").count() == len(FIGURES)
     context.close()
 
 
@@ -541,8 +541,8 @@ def test_without_scripts_there_is_a_picture(figures, browser):
 
 
 def test_the_book_shows_every_figure(site):
-    pages = [built(page).read_text("utf-8") for page in PAGES]
-    assert {name for page in pages for name in re.findall('class="explore" data-figure="([^"]*)"', page)} == set(STILLS)
+    pages = "".join(built(page).read_text("utf-8") for page in PAGES)
+    assert set(re.findall('class="explore" data-figure="([^"]*)"', pages)) == set(FIGURES)
 
 
 @pytest.mark.parametrize("page_name", LIVE)

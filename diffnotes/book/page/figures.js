@@ -1,5 +1,5 @@
 // The figures that move. Each has its words and one function that builds it; what it computes is in maths.js, what it is
-// drawn with in draw.js. The state a figure starts from is in stills.py, beside its static picture.
+// drawn with in draw.js. The state a figure starts from is in ../stills/stills.json, beside its static picture.
 {
   "use strict";
   const { figures, maths: m } = explore;

@@ -1,24 +1,33 @@
 """A static picture for each figure that moves, for places where no script runs, and the state that it starts from.
 
+    python -m tools.stills    # draws them anew into diffnotes/book/stills, and the front page's into book/images
+
 The arguments of a function are the state of its figure, with the values that it starts from; its docstring is the
 picture's alt text. Random numbers are counted, not remembered (`normal`), so that the page makes the same ones.
 """
 
+import inspect
+import io
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffnotes import data
+from diffnotes.book import plots
+from diffnotes.book.explore import STILLS
 from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from diffnotes.ddim import ddim_sample, ddim_sigma, ddim_step, dpmpp_2m_sample
 from diffnotes.forward import q_sample
@@ -26,7 +35,9 @@ from diffnotes.mixture import DataMixture, GaussianMixture
 from diffnotes.reverse import drift as drift_of
 from diffnotes.reverse import predict_x0
 from diffnotes.schedule import NoiseSchedule, Spacing, Steps
+from diffnotes.training.checkpoint import SHIPPED
 
+FRONT = Path(__file__).resolve().parent.parent / "book" / "images" / "first-minute.png"
 Number = float | int  # because beartype, as PEP 484 does not, tells 1 from 1.0
 Pair = tuple[Number, Number]
 LINEAR = NoiseSchedule.linear(T=1000)
@@ -327,7 +338,8 @@ class Sheet(NamedTuple):
 
 
 SHEET = Sheet(28, (10, 20, 50, 100), (0.0, 0.2, 0.5, 1.0), (7, 0, 8, 9, 3, 2))
-GARMENTS = Path(data.__file__).parent / "measured" / "garments.png"  # from tools/garments.py
+GARMENTS = Path(__file__).with_name("garments.png")  # from tools/garments.py
+MEASURED = SHIPPED.parent / "measured" / "images.json"
 _LEFT, _TOP, _GAP = 84, 30, 10  # pixels around the blocks, and between them
 
 
@@ -353,7 +365,7 @@ def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
 
 def garments_state() -> dict[str, Any]:
     """Where each picture lies in the static one, and the Fréchet distances that were measured, with their errors."""
-    measured = json.loads(GARMENTS.with_name("images.json").read_text("utf-8"))["entries"]
+    measured = json.loads(MEASURED.read_text("utf-8"))["entries"]
     distances = {f"{S}/{eta:g}": measured[f"sample/{S}/{eta}"]["frechet"] for S in SHEET.steps for eta in SHEET.etas}
     return {"side": SHEET.side, "left": _LEFT, "top": _TOP, "gap": _GAP, "frechet": distances}
 
@@ -464,7 +476,7 @@ def _plane(ax: Axes, limit: Number, shift: Number = 0.0) -> None:
     ax.spines[:].set(visible=True, color="0.8")
 
 
-STILLS: dict[str, Callable[..., Figure]] = {
+FIGURES: dict[str, Callable[..., Figure]] = {
     "first-minute": first_minute,
     "two-bells": two_bells,
     "root": root,
@@ -477,3 +489,61 @@ STILLS: dict[str, Callable[..., Figure]] = {
     "forty-points": forty_points,
     "guidance": guidance,
 }
+
+
+# ---- what ships ---------------------------------------------------------------------------------------------------
+
+# a second picture of a figure, in another state, under a name of its own
+VARIANTS = {
+    "jump-slip": (
+        "jump",
+        {"eta": 0.5, "slip": True},
+        "One jump at eta 0.5 with the slip: three arrows from the origin to x_s, blue, red and green, and a bar of red "
+        "and green that runs beyond the mark at the room.",
+    )
+}
+
+
+def picture(name: str, **state: Any) -> tuple[bytes, tuple[int, int]]:
+    """A figure's static picture as PNG, in few colours so that it is small, and its size on the page."""
+    raw = io.BytesIO()
+    with mpl.rc_context():
+        plots.use_style()
+        FIGURES[name](**state).savefig(raw, format="png", dpi=140)
+    drawn = Image.open(raw)
+    info, small = PngInfo(), io.BytesIO()
+    info.add_text("Software", str(drawn.info["Software"]))
+    colours = drawn.convert("RGB")
+    grey = colours.convert("L")  # where there is no colour, every shade is kept: a figure may read them
+    few = grey if grey.convert("RGB").tobytes() == colours.tobytes() else colours.quantize(48)
+    few.save(small, "png", optimize=True, dpi=(140, 140), pnginfo=info)
+    scale = 1 if few is grey else 0.72
+    return small.getvalue(), (round(drawn.width * scale), round(drawn.height * scale))
+
+
+def still(name: str) -> tuple[bytes, dict[str, Any]]:
+    """The picture of this name, and what `explore` says of it: its figure, state, words and size."""
+    figure, state, words = VARIANTS.get(name, (name, {}, FIGURES.get(name, lambda: None).__doc__ or ""))
+    parameters = inspect.signature(FIGURES[figure]).parameters
+    start = {key: parameter.default for key, parameter in parameters.items()} | state
+    if figure == "garments":
+        start |= garments_state()
+    png, size = picture(figure, **state)
+    about = {"figure": figure, "state": start, "alt": " ".join(words.split()), "size": size}
+    return png, json.loads(json.dumps(about))
+
+
+def main() -> None:
+    STILLS.mkdir(exist_ok=True)
+    table = {}
+    for name in [*FIGURES, *VARIANTS]:
+        png, table[name] = still(name)
+        (STILLS / f"{name}.png").write_bytes(png)
+    (STILLS / "stills.json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    FRONT.write_bytes((STILLS / "first-minute.png").read_bytes())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(f"usage: python -m tools.stills, without arguments, got {' '.join(sys.argv[1:])}")
+    main()
