@@ -27,6 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffnotes.training.options import Parser, at_least, folder, one_line
+
+if __name__ == "__main__":
+    with one_line("measure"):
+        import torch  # already here, as it takes seconds in which one may press Ctrl-C
+
 import numpy as np
 import torch
 from torch import Generator, Tensor
@@ -41,7 +47,6 @@ from diffnotes.training.checkpoint import SHIPPED, TORCH, list_checkpoints, load
 from diffnotes.training.classifier import Classifier, accuracy, load_classifier, predict
 from diffnotes.training.loop import seed_of
 from diffnotes.training.networks import Network
-from diffnotes.training.options import Parser, at_least, folder, one_line
 
 FOLDER = SHIPPED.parent / "measured"
 WEIGHTS = ("fashion", "fashion_classifier")

@@ -21,14 +21,14 @@ from diffnotes.book import generalisation
 from diffnotes.data import Images, to_bytes
 from diffnotes.objective import VLBTerms, vlb_terms
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.training import checkpoint, classifier, distributed, loop, presets, run
+from diffnotes.training import checkpoint, distributed, presets, run
 from diffnotes.training import commands as cli
 from diffnotes.training.checkpoint import list_checkpoints, load_model, save_model
 from diffnotes.training.loop import Shuffled, TrainConfig, seed_of
 from diffnotes.training.networks import MLP, UNet
 from diffnotes.training.presets import PRESETS, Preset
 from diffnotes.training.watch import Metrics, Pictures, png
-from tools import measure
+from tools import classifier, halves, measure
 
 SCHEDULE = NoiseSchedule.linear(T=50)
 
@@ -173,10 +173,14 @@ def test_a_torn_line_is_repaired_and_steps_are_not_told_twice(tmp_path):
 
 
 def test_what_is_not_finite_is_null(tmp_path):
-    metrics = Metrics(tmp_path)
-    metrics._start(done=0)
-    metrics._write(1, {"gradient_norm": math.inf, "rate": 1.0})
-    assert json.loads(metrics.path.read_text()) == {"step": 1, "gradient_norm": None, "rate": 1.0}
+    metrics = Metrics(tmp_path, every=1)
+    trainer = several.trainer()
+    trainer.step()
+    trainer.gradient_norm = torch.tensor(math.inf)
+    metrics(trainer)
+    line = json.loads(metrics.path.read_text())
+    assert (line["step"], line["gradient_norm"]) == (1, None)
+    assert line["loss"] == pytest.approx(float(trainer.losses[0]))
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------
@@ -431,7 +435,7 @@ def test_the_likelihood_is_told_even_if_the_samples_fail(error, monkeypatch, cap
 def test_other_images_have_no_classifier(tmp_path):
     net = UNet(channels=3, T=50, width=4, multipliers=(1,))
     save_model(tmp_path / "net.safetensors", net, SCHEDULE)
-    assert "frechet must be 0 except for Fashion-MNIST" in refused(
+    assert "frechet must be left out except for Fashion-MNIST" in refused(
         "evaluate", tmp_path / "net.safetensors", "--device", "cpu", "--frechet", 5
     )
 
@@ -558,7 +562,7 @@ def test_other_options_that_cannot_be_meant(tmp_path, capsys):
     for words in (["train", "--preset", "quick", "--out", "a.safetensors"], ["evaluate", "fashion"]):
         assert "must be a folder" in misread(capsys, *words, "--data", tmp_path / "file")
     misread(capsys)
-    for main, option in ((classifier.main, "--epochs"), (generalisation.main, "--starts")):
+    for main, option in ((classifier.main, "--epochs"), (halves.main, "--starts")):
         assert "must be a whole number" in misread(capsys, "--out", "a", option, "0", main=main)
 
 
@@ -569,7 +573,7 @@ def test_other_options_that_cannot_be_meant(tmp_path, capsys):
 def test_a_seed_is_one_that_torch_takes(command, number, capsys):
     words, main = (command.split(), cli.main) if "classifier" not in command else (["--out", "a"], classifier.main)
     said = misread(capsys, *words, "--seed", number, main=main)
-    assert f"argument --seed: must be a whole number from -2^63 to 2^63 - 1, got '{number}'" in said
+    assert f"argument --seed: must be a whole number, at least {-(2**63)} and below 2^63, got '{number}'" in said
 
 
 def test_every_option_has_a_help(monkeypatch):
@@ -580,7 +584,7 @@ def test_every_option_has_a_help(monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr(ArgumentParser, "parse_args", note)
-    for main in (cli.main, classifier.main, generalisation.main, lambda argv: measure.main()):
+    for main in (cli.main, classifier.main, halves.main, lambda argv: measure.main()):
         with pytest.raises(SystemExit):
             main([])
     parsers += next(action.choices for action in parsers[0]._actions if action.dest == "what").values()
@@ -595,7 +599,7 @@ def test_options_of_training_that_no_one_would_look_at(tmp_path, monkeypatch):
     words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", "--data", tmp_path / "nowhere"]
     assert f"data must be None for a preset that draws its examples, got {tmp_path}" in refused(*words)
     with pytest.raises(ValueError, match=r"sizes must be left out with --study, which has its own, got \[4\]"):
-        generalisation.main(["--study", "--sizes", "4", "--folder", str(tmp_path)])
+        halves.main(["--study", "--sizes", "4", "--folder", str(tmp_path)])
 
 
 def test_where_nothing_can_be_written_no_work_is_done(tmp_path, monkeypatch):
@@ -614,11 +618,11 @@ def test_where_nothing_can_be_written_no_work_is_done(tmp_path, monkeypatch):
     assert "no file can be written there" in refused(*words, f"{there}.safetensors")
     assert "no file can be written there" in refused("sample", "swiss_roll", "--out", f"{there}.png")
     with pytest.raises(OSError, match="no file can be written there"):
-        generalisation.main(["--folder", str(there)])
+        halves.main(["--folder", str(there)])
     with pytest.raises(ValueError, match=r"n must lie in 1..35000, got 40000"):
-        generalisation.main(["--folder", str(tmp_path), "--sizes", "40000"])
+        halves.main(["--folder", str(tmp_path), "--sizes", "40000"])
     with pytest.raises(ValueError, match="device must be cpu or cuda"):
-        generalisation.main(["--folder", str(tmp_path), "--device", "meta"])
+        halves.main(["--folder", str(tmp_path), "--device", "meta"])
 
 
 def test_a_folder_that_cannot_be_written_is_seen_before_the_first_step(tmp_path, monkeypatch):
@@ -652,18 +656,25 @@ def test_control_c_is_one_line(words, said, monkeypatch, capsys, tmp_path):
     assert (caught.value.code, capsys.readouterr().err) == (130, said)
 
 
-def test_control_c_while_torch_is_imported_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [
+        (["-m", "diffnotes", "train"], "diffnotes"),
+        *[([tool.__file__], Path(tool.__file__).stem) for tool in (classifier, halves, measure)],
+    ],
+)
+def test_control_c_while_torch_is_imported_is_one_line(words, who, tmp_path):
     (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    command = [sys.executable, "-m", "diffnotes", "train", "--help"]
+    command = [sys.executable, *words, "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "diffnotes: stopped\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{who}: stopped\n")
 
 
 @pytest.mark.parametrize(
     ("module", "words", "said"),
     [
-        (generalisation, "--sizes 4", "diffnotes.book.generalisation: stopped; the same command trains what is left\n"),
+        (halves, "--sizes 4", "halves: stopped; the same command trains what is left\n"),
         (measure, "images", "measure: stopped; the same command measures what is left\n"),
     ],
 )
@@ -671,7 +682,7 @@ def test_what_can_go_on_says_so(module, words, said, monkeypatch, capsys, tmp_pa
     def interrupted(*how, **more):
         raise KeyboardInterrupt
 
-    for place, name in ((loop, "fit"), (checkpoint, "load_model")):
+    for place, name in ((generalisation, "fit"), (checkpoint, "load_model")):
         monkeypatch.setattr(place, name, interrupted)
     monkeypatch.setattr(sys, "argv", ["a", *words.split(), "--folder", str(tmp_path)])
     with pytest.raises(SystemExit) as caught:
