@@ -45,7 +45,7 @@ def number(name: str, value: Any, within: str = "(-inf, inf)") -> float:
     ValueError: noise must lie in [0, 1), got nan
     """
     low, high = (float(end) for end in within[1:-1].split(","))
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number in {within}, got {value!r}")
     x = float(value)
     if not (low < x < high or (x == low and within[0] == "[") or (x == high and within[-1] == "]")):

@@ -5,7 +5,7 @@ A **checkpoint** is a folder such as `step-00001000`, which `sha256sum -c SHA256
     weights.safetensors     the network as it stands
     ema.safetensors         its running average, the one to sample from
     optimiser.safetensors   Adam's moments, the states of torch's random generators, the loss of every step
-    state.json              the step, the settings, the network's name and shapes
+    state.json              the step, the settings, the schedule, the names of network and loss
     SHA256SUMS              of these four
 
 It is written beside its final place under another name, every file is flushed to disk, and only then is the folder
@@ -309,9 +309,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Ten
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first, by the step in their names."""
-    found = {_step_in_name(path): path for path in folder.glob(".old-step-*") if _step_in_name(path) >= 0}
-    found |= {_step_in_name(path): path for path in folder.glob("step-*") if _step_in_name(path) >= 0}
-    return [found[step] for step in sorted(found)]
+    found = {_step_in_name(path): path for kind in (".old-step-*", "step-*") for path in folder.glob(kind)}
+    return [found[step] for step in sorted(found) if step >= 0]
 
 
 def _step_in_name(path: Path) -> int:

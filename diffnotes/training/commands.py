@@ -29,6 +29,7 @@ from diffnotes.schedule import Spacing
 from diffnotes.training import distributed, run
 from diffnotes.training.checkpoint import check_target, load_model, write_file
 from diffnotes.training.classifier import load_classifier, predict
+from diffnotes.training.loop import TrainConfig
 from diffnotes.training.networks import MLP, Network
 from diffnotes.training.options import Parser, at_least, finite, folder, one_line, seed
 from diffnotes.training.presets import PRESETS
@@ -40,8 +41,7 @@ BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28)
 def train(arguments: Namespace, device: torch.device, command: str) -> None:
     """Train the network of a preset."""
     preset = PRESETS[arguments.preset]()
-    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(preset.config)}
-    config = dataclasses.replace(preset.config, **{name: value for name, value in given.items() if value is not None})
+    config = dataclasses.replace(preset.config, **_given(arguments, TrainConfig))
     try:
         loss = run.train_preset(
             preset,
@@ -71,20 +71,26 @@ def sample(arguments: Namespace, device: torch.device, command: str) -> None:
     if len(shape) != 3 and any(path.suffix == ".png" for path in arguments.out):
         raise ValueError(f"out must be an .npz file: samples of shape {shape} are not images")
     x = run.samples(schedule, net, arguments.count, shape, progress=True, **_how(arguments, net))
+    classes = arguments.classes or ()
     for path in arguments.out if distributed.rank() == 0 else ():
         if path.suffix == ".png":
-            write_file(path, png(x, len(arguments.classes) or math.ceil(math.sqrt(len(x)))))
+            write_file(path, png(x, len(classes) or math.ceil(math.sqrt(len(x)))))
         else:
             content = io.BytesIO()
-            np.savez_compressed(content, x=x.numpy(), y=run.labels(len(x), arguments.classes).numpy())
+            np.savez_compressed(content, x=x.numpy(), y=run.labels(len(x), classes).numpy())
             write_file(path, content.getvalue())
         print(f"{path}: {len(x)} samples")
 
 
+def _given(arguments: Namespace, kind: type[TrainConfig] | type[run.Sampling]) -> dict[str, Any]:
+    """The fields of `kind` that the command line sets."""
+    values = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _how(arguments: Namespace, net: Network) -> dict[str, Any]:
     """The options of `run.Sampling`; images are clipped."""
-    names = [field.name for field in dataclasses.fields(run.Sampling) if field.name != "clip"]
-    return {name: getattr(arguments, name) for name in names} | {"clip": 1.0 if len(_shape(net)) == 3 else None}
+    return {**_given(arguments, run.Sampling), "clip": 1.0 if len(_shape(net)) == 3 else None}
 
 
 def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
@@ -93,18 +99,17 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
     With --frechet N, also the Fréchet distance between N samples and the test images, in the features of the shipped
     classifier; with --classes, also the share of samples that it assigns to the requested class.
     """
-    for field in dataclasses.fields(run.Sampling) if not arguments.frechet else ():
-        value = getattr(arguments, field.name, field.default)  # there is no --clip
-        if value != field.default and field.name not in ("seed", "batch"):  # which the likelihood takes, too
-            raise ValueError(f"{field.name} must be left out without --frechet, as no samples are drawn, got {value}")
+    for name, value in _given(arguments, run.Sampling).items():
+        if not arguments.frechet and name not in ("seed", "batch"):  # which the likelihood takes, too
+            raise ValueError(f"{name} must be left out without --frechet, as no samples are drawn, got {value}")
     net, schedule, _ = load_model(arguments.weights, device)
     if len(_shape(net)) != 3:
         raise ValueError(f"weights must belong to a network for images, got an {type(net).__name__}")
     load, _ = BY_CHANNELS[_shape(net)[0]]
     if arguments.frechet and load is not fashion_mnist:
-        raise ValueError("frechet must be 0 except for Fashion-MNIST, the only data set with a classifier")
+        raise ValueError("frechet must be left out except for Fashion-MNIST, the only data set with a classifier")
     if arguments.frechet:  # fail now, not after hours
-        run.Sampling(**_how(arguments, net)).checked(schedule, net, arguments.frechet)
+        run.Sampling(**_how(arguments, net)).checked(schedule, net)
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
     if arguments.count is not None and arguments.count > len(real):
@@ -140,7 +145,7 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
             print(json.dumps(report))
 
 
-def _compared(x: Tensor, real: Tensor, classes: Sequence[int]) -> dict[str, Any]:
+def _compared(x: Tensor, real: Tensor, classes: Sequence[int] | None) -> dict[str, Any]:
     """How far samples are from real images, and how many show the class they were asked for."""
     classifier, _ = load_classifier("fashion_classifier")
     found = frechet_distance(x, real, classifier.features)
@@ -165,20 +170,16 @@ def _eta(text: str) -> Any:
     return text if text == "sigma_hat" else finite(text)
 
 
-def _frechet(text: str) -> int:
-    return 0 if text == "0" else at_least(2)(text)
-
-
 def parser() -> ArgumentParser:
     """The three commands and their options."""
     both = Parser(prog="python -m diffnotes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = both.add_subparsers(dest="what", required=True)
-    for what in (train, sample, evaluate):
+    for what, add_options in ((train, _train_options), (sample, _sample_options), (evaluate, _evaluate_options)):
         sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)
         sub.set_defaults(work=what)
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         sub.add_argument("--device", default=usual, help=f"where to compute: cpu or cuda (default: {usual})")
-        {train: _train_options, sample: _sample_options, evaluate: _evaluate_options}[what](sub)
+        add_options(sub)
     return both
 
 
@@ -210,22 +211,13 @@ def _sampling_options(sub: ArgumentParser, title: str) -> None:
     sub.add_argument("--seed", type=seed, default=0, help="the seed of all random numbers (default 0)")
     sub.add_argument("--batch", type=at_least(1), default=50, help="images per batch (default 50)")
     group = sub.add_argument_group(title)
-    group.add_argument(
-        "--sampler", choices=get_args(run.Sampler), default="ddim", help="2m is DPM-Solver++ (default ddim)"
-    )
+    group.add_argument("--sampler", choices=get_args(run.Sampler), help="2m is DPM-Solver++ (default ddim)")
     group.add_argument("--steps", type=at_least(1), help="how many steps (default: 50 for ddim, 20 for 2m, T for ddpm)")
-    group.add_argument("--eta", type=_eta, default=0.0, help="the noise of ddim: in [0, 1], or sigma_hat (default 0)")
-    group.add_argument(
-        "--spacing",
-        choices=get_args(Spacing),
-        default="trailing",
-        help="how steps are chosen from 1..T (default trailing)",
-    )
-    group.add_argument(
-        "--classes", type=at_least(0), nargs="+", default=(), help="draw these classes in turn (default: none)"
-    )
-    group.add_argument("--guidance", type=finite, default=0.0, help="the scale w of guidance (default 0: none)")
-    group.add_argument("--bf16", action="store_true", help="run the network in bfloat16")
+    group.add_argument("--spacing", choices=get_args(Spacing), help="how they are chosen from 1..T (default trailing)")
+    group.add_argument("--eta", type=_eta, help="the noise of ddim: in [0, 1], or sigma_hat (default 0)")
+    group.add_argument("--classes", type=at_least(0), nargs="+", help="draw these classes in turn (default: none)")
+    group.add_argument("--guidance", type=finite, help="the scale w of guidance (default 0: none)")
+    group.add_argument("--bf16", action=BooleanOptionalAction, help="run the network in bfloat16")
 
 
 def _evaluate_options(sub: ArgumentParser) -> None:
@@ -233,15 +225,10 @@ def _evaluate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--count", type=at_least(1), help="use the first COUNT test images (default: all)")
     sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
     sub.add_argument(
-        "--variance",
-        choices=get_args(Variance),
-        default="posterior",
-        help="that of the reverse steps (default posterior)",
+        "--variance", choices=get_args(Variance), default="posterior", help="of the reverse steps (default posterior)"
     )
     sub.add_argument("--conditional", action="store_true", help="give the network the labels")
-    sub.add_argument(
-        "--frechet", type=_frechet, default=0, help="compare this many samples with the images (default 0)"
-    )
+    sub.add_argument("--frechet", type=at_least(2), help="compare this many samples with the images (default: none)")
     _sampling_options(sub, "sampling, for --frechet")
 
 

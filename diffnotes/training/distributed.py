@@ -90,9 +90,8 @@ def barrier() -> None:
 
 def average_(x: Tensor) -> None:
     """Replace `x`, on any device, by its mean over all processes."""
-    if size() > 1:
-        _sum_(x)
-        x /= size()
+    _sum_(x)
+    x /= size()
 
 
 def agree(what: str, value: int) -> None:

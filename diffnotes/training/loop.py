@@ -25,11 +25,10 @@ import dataclasses
 import hashlib
 import json
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
@@ -42,7 +41,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import check_integers, whole
+from diffnotes.arguments import SEEDS, check_integers, number, whole
 from diffnotes.data import from_bytes
 from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
@@ -66,6 +65,8 @@ Batched = tuple[Tensor, Tensor | None]  # examples, and their labels where there
 # what is minimised: schedule, network, x0, t, noise -> one number per example, as `simple_loss` gives it
 Loss = Callable[[NoiseSchedule, NoisePredictor, Tensor, Tensor, Tensor], Tensor]
 Net = TypeVar("Net", bound=nn.Module)
+# the settings that are real numbers, and where they lie
+REALS = {"rate": "(0, inf)", "weight_decay": "[0, inf)", "clip": "(0, inf)", "ema": "[0, 1)", "label_drop": "[0, 1]"}
 
 
 @dataclass(frozen=True)
@@ -116,35 +117,25 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        def need(name: str, fine: bool, allowed: str) -> None:
-            if not fine:
-                raise ValueError(f"{name} must {allowed}, got {getattr(self, name)!r}")
-
-        def put(name: str, value: int | float) -> None:
-            object.__setattr__(self, name, value)  # the way past `frozen`
-
+        kept = vars(self)  # which may be changed, though the attributes are frozen
         for name in ("steps", "batch", "accumulate", "save_every", "keep"):
-            put(name, whole(name, getattr(self, name)))
-        for name in ("warmup", "seed"):
-            put(name, whole(name, getattr(self, name), least=None))
-        for name in ("rate", "weight_decay", "clip", "ema", "label_drop"):
-            value = getattr(self, name)
-            if name != "clip" or value is not None:
-                need(name, isinstance(value, numbers.Real) and not isinstance(value, bool), "be a number")
-                put(name, float(value))
+            kept[name] = whole(name, kept[name])
+        kept["warmup"] = whole("warmup", self.warmup, None)
+        kept["seed"] = whole("seed", self.seed, *SEEDS)
+        for name, within in REALS.items():
+            if name != "clip" or self.clip is not None:
+                kept[name] = number(name, kept[name], within)
         for name in ("bf16", "compile"):
-            need(name, isinstance(getattr(self, name), bool | np.bool_), "be True or False")
-            put(name, bool(getattr(self, name)))
-        need("rate", 0 < self.rate < math.inf, "be positive, and finite")
-        need("warmup", 0 <= self.warmup < self.steps, f"lie in 0..steps - 1 = 0..{self.steps - 1}")
-        need("decay", self.decay in get_args(Decay), f"be one of {get_args(Decay)}")
-        need("weight_decay", 0 <= self.weight_decay < math.inf, "not be negative, and finite")
-        need("clip", self.clip is None or 0 < self.clip < math.inf, "be positive or None, and finite")
-        need("accumulate", self.batch % self.accumulate == 0, f"divide the batch of {self.batch}")
-        need("ema", 0 <= self.ema < 1, "lie in [0, 1)")
-        need("times", self.times in get_args(Times), f"be one of {get_args(Times)}")
-        need("label_drop", 0 <= self.label_drop <= 1, "lie in [0, 1]")
-        need("seed", -(2**63) <= self.seed < 2**63, "lie in -2^63..2^63 - 1, as torch's seeds do")
+            if not isinstance(kept[name], bool | np.bool_):
+                raise ValueError(f"{name} must be True or False, got {kept[name]!r}")
+            kept[name] = bool(kept[name])
+        for name, allowed in (("decay", get_args(Decay)), ("times", get_args(Times))):
+            if kept[name] not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {kept[name]!r}")
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(f"warmup must lie in 0..steps - 1 = 0..{self.steps - 1}, got {self.warmup}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide the batch of {self.batch}, got {self.accumulate}")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -221,15 +212,6 @@ def _check_examples(name: str, x: Any) -> None:
         )
 
 
-def _batch(source: Source, step: int, size: int, seed: int) -> Batched:
-    """The batch of a source; a ValueError unless it can be trained on."""
-    x, y = source.batch(step, size, seed)
-    _check_examples("data", x)
-    if y is not None:
-        check_integers(y=y)
-    return x, y
-
-
 class Shuffled:
     """A data set in memory, in a new order every epoch; a batch may run over from one epoch into the next.
 
@@ -252,15 +234,14 @@ class Shuffled:
             if y.shape != x.shape[:1]:
                 raise ValueError(f"y must have shape {tuple(x.shape[:1])}, one per example, got {tuple(y.shape)}")
         self.x, self.y, self.flip = x, y, flip
-        self._orders: dict[tuple[int, int], Tensor] = {}
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
         n, first, parts = len(self.x), step * size, []
         while first < (step + 1) * size:  # first counts examples since the start of training
             epoch, place = divmod(first, n)
-            parts.append(self._order(epoch, seed)[place : place + (step + 1) * size - first])
+            parts.append(_order(n, epoch, seed)[place : place + (step + 1) * size - first])
             first += len(parts[-1])
-        index = torch.cat(parts)
+        index = torch.cat(parts).to(self.x.device)
         x, y = self.x[index], None if self.y is None else self.y[index]
         if self.flip:
             generator = Generator().manual_seed(seed_of(seed, "flip", step))
@@ -268,67 +249,22 @@ class Shuffled:
             x = torch.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         return x, y
 
-    def _order(self, epoch: int, seed: int) -> Tensor:
-        if (epoch, seed) not in self._orders:
-            while len(self._orders) > 1:  # keep two: a batch may run over from one epoch into the next
-                del self._orders[next(iter(self._orders))]
-            generator = Generator().manual_seed(seed_of(seed, "order", epoch))
-            self._orders[epoch, seed] = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        return self._orders[epoch, seed]
+
+@lru_cache(maxsize=2)  # as a batch may run over from one epoch into the next
+def _order(n: int, epoch: int, seed: int) -> Tensor:
+    """The order in which an epoch shows n examples."""
+    return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "order", epoch)))
 
 
 class Drawn:
-    """Endless data: `draw(n, generator)` returns n fresh examples, or (examples, labels), on the `device`."""
+    """Endless data: `draw(n, generator)` returns n fresh examples, or (examples, labels), on the CPU."""
 
-    def __init__(
-        self, draw: Callable[[int, Generator], Tensor | tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
-    ) -> None:
-        self.draw, self.generator = draw, Generator(device)
+    def __init__(self, draw: Callable[[int, Generator], Tensor | tuple[Tensor, Tensor]]) -> None:
+        self.draw, self.generator = draw, Generator()
 
     def batch(self, step: int, size: int, seed: int) -> Batched:
         drawn = self.draw(size, self.generator.manual_seed(seed_of(seed, "data", step)))
         return drawn if isinstance(drawn, tuple) else (drawn, None)
-
-
-class Ahead:
-    """A source for a GPU: while one batch is worked on, the next is copied there from page-locked memory.
-
-    Args:
-        source: where the batches come from, on the CPU (then they are copied) or on the GPU.
-        device: the GPU.
-        steps: the number of steps; no batch beyond the last is fetched.
-        rows: which examples of a batch are wanted; labels, which are small, come whole.
-    """
-
-    def __init__(self, source: Source, device: torch.device, steps: int, rows: slice = slice(None)) -> None:
-        self.source, self.device, self.steps, self.rows = source, device, steps, rows
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._on_its_way: tuple[tuple[int, int, int], Batched] | None = None
-
-    def batch(self, step: int, size: int, seed: int) -> Batched:
-        key = (step, size, seed)
-        if self._on_its_way is None or self._on_its_way[0] != key:  # the first call, or out of order
-            self._send(key)
-        assert self._on_its_way is not None
-        x, y = self._on_its_way[1]
-        now = torch.cuda.current_stream(self.device)
-        now.wait_stream(self.stream)  # the GPU waits for the copy; the host does not
-        for value in (x, y):
-            if value is not None:
-                value.record_stream(now)  # its memory is not reused before `now` has finished
-        if step + 1 < self.steps:
-            self._send((step + 1, size, seed))
-        return x, y
-
-    def _send(self, key: tuple[int, int, int]) -> None:
-        x, y = _batch(self.source, *key)
-        with torch.cuda.stream(self.stream):
-            self._on_its_way = key, (self._copied(x[self.rows]), None if y is None else self._copied(y))
-
-    def _copied(self, value: Tensor) -> Tensor:
-        if value.device.type != "cpu":
-            return value
-        return value.pin_memory().to(self.device, non_blocking=True)
 
 
 Data = Tensor | tuple[Tensor, Tensor] | Callable[..., Any] | Source
@@ -384,7 +320,6 @@ class Trainer(Generic[Net]):
         self.loss_name = getattr(what, "__name__", type(what).__name__)
         self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
-        self.data = Ahead(self.source, self.device, config.steps, self.rows) if first.is_cuda else self.source
         self.together = DistributedDataParallel(model) if self.size > 1 else None
         network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
@@ -393,7 +328,7 @@ class Trainer(Generic[Net]):
         self.generator = Generator(self.device)
         self.losses = torch.full((config.steps,), math.nan, device=self.device)
         self.gradient_norm = torch.tensor(math.nan, device=self.device)
-        self.done = self._checked = 0
+        self.done = 0
         self.look_every = 1 if self.device.type == "cpu" else 50  # see `step`
 
     def step(self) -> None:
@@ -429,32 +364,38 @@ class Trainer(Generic[Net]):
     def check(self, upto: int | None = None) -> None:
         """Raise ValueError, naming the step, if a loss before step `upto` (default: `done`) is not finite."""
         upto = self.done if upto is None else upto
-        bad = (~self.losses[self._checked : upto].isfinite()).nonzero()
+        bad = (~self.losses[:upto].isfinite()).nonzero()
         if len(bad):
-            k = self._checked + int(bad[0])
+            k = int(bad[0])
             raise ValueError(
                 f"the loss must be finite, got {float(self.losses[k])} at step {k + 1} of {self.config.steps}: "
                 "a smaller rate, warm-up or clipping may help; or perhaps the data are not of order 1"
             )
-        self._checked = upto
 
     def _draw(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Everything random in step k: this process's rows of the batch, its times, its noise and its labels."""
         config, generator = self.config, self.generator.manual_seed(seed_of(self.config.seed, "step", k))
         if self.size > 1:  # randomness inside the network is different in every process
             torch.manual_seed(seed_of(config.seed, "inside", k, self.rank))
-        x0, y = _batch(self.data, k, config.batch, config.seed)
-        x0 = (x0[self.rows] if self.data is self.source else x0).to(self.device, non_blocking=True)
+        x0, y = self.source.batch(k, config.batch, config.seed)
+        _check_examples("data", x0)
+        x0 = self._here(x0[self.rows])
         x0 = (from_bytes(x0) if x0.dtype == torch.uint8 else x0).to(self.dtype)
         t = draw_times(self.schedule.T, config.batch, config.times, generator)
         shape = (config.batch, *x0.shape[1:])
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
         if y is not None:
-            y = y.to(self.device, non_blocking=True)
+            check_integers(y=y)
+            y = self._here(y)
             if isinstance(self.model, Network) and config.label_drop:
                 y = drop_labels(y, config.label_drop, self.model.classes, generator)
             y = y[self.rows]
         return x0, t[self.rows], noise[self.rows], y
+
+    def _here(self, x: Tensor) -> Tensor:
+        """`x` on the device. From page-locked memory it is copied to a GPU without the host waiting."""
+        locked = x.pin_memory() if self.device.type == "cuda" and x.device.type == "cpu" else x
+        return locked.to(self.device, non_blocking=True)
 
     def _loss(self, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
         model = self.network if y is None else partial(self.network, y=y)
@@ -479,9 +420,7 @@ class Trainer(Generic[Net]):
         files = {
             "weights.safetensors": model_bytes(self.model, self.schedule),
             "ema.safetensors": model_bytes(self.ema, self.schedule),
-            "optimiser.safetensors": safetensors.torch.save(
-                {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
-            ),
+            "optimiser.safetensors": safetensors.torch.save(self._tensors()),
             "state.json": json.dumps(state, indent=1).encode(),
         }
         write_checkpoint(Path(folder), self.done, files, self.config.keep)
@@ -489,7 +428,7 @@ class Trainer(Generic[Net]):
     def _tensors(self) -> dict[str, Tensor]:
         """Everything a run needs besides the weights, as a flat dictionary."""
         moments = {
-            f"adam.{i}.{name}": value
+            f"adam.{i}.{name}": value.contiguous()
             for i, state in self.optimiser.state_dict()["state"].items()
             for name, value in state.items()
         }
@@ -526,7 +465,7 @@ class Trainer(Generic[Net]):
         self.model.load_state_dict(weights)
         self.ema.load_state_dict(ema)
         self.losses[:done] = losses.to(self.device)
-        self.done = self._checked = done
+        self.done = done
         torch.set_rng_state(random)
         if self.device.type == "cuda" and "random.cuda" in rest:
             torch.cuda.set_rng_state(rest["random.cuda"], self.device)

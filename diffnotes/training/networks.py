@@ -264,7 +264,12 @@ class UNet(Network):
             ValueError: `x_t` is not floating point, or has other channels or a side of the wrong size; t or y is not of
                 shape (batch,) or is out of range (values are checked on the CPU only).
         """
-        self._check(x_t)
+        check_batch(x_t=x_t)
+        channels, factor = self.config["channels"], 2 ** len(self.shrink)
+        if x_t.ndim != 4 or x_t.shape[1] != channels or x_t.shape[2] % factor or x_t.shape[3] % factor:
+            raise ValueError(
+                f"x_t must have {channels} channel(s) and sides divisible by {factor}, got shape {tuple(x_t.shape)}"
+            )
         h = x_t.to(self.out.weight.dtype)
         condition = self.condition(h, t, y)
         h, skips = self.stem(h), []
@@ -283,14 +288,6 @@ class UNet(Network):
                 h = block(torch.cat([h, skips.pop()], dim=1), condition)
         eps: Tensor = self.out(F.silu(self.norm(h)))
         return eps.to(x_t.dtype)
-
-    def _check(self, x_t: Tensor) -> None:
-        check_batch(x_t=x_t)
-        channels, factor = self.config["channels"], 2 ** len(self.shrink)
-        if x_t.ndim != 4 or x_t.shape[1] != channels or x_t.shape[2] % factor or x_t.shape[3] % factor:
-            raise ValueError(
-                f"x_t must have {channels} channel(s) and sides divisible by {factor}, got shape {tuple(x_t.shape)}"
-            )
 
 
 NETWORKS: dict[str, type[Network]] = {"MLP": MLP, "UNet": UNet}  # those a weights file may name

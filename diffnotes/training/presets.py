@@ -42,8 +42,7 @@ def _swiss_roll() -> Preset:
     """
     schedule = NoiseSchedule(torch.logspace(math.log10(1e-5), math.log10(0.06), 1000, dtype=torch.float64))
     config = TrainConfig(steps=4000, batch=1024, rate=3e-3, warmup=100)
-    name = "diffnotes.data.swiss_roll"
-    return Preset(schedule, lambda: MLP(dim=2, T=1000), lambda folder: swiss_roll, name, config)
+    return Preset(schedule, lambda: MLP(dim=2, T=1000), lambda folder: swiss_roll, "diffnotes.data.swiss_roll", config)
 
 
 def _fashion_cpu() -> Preset:
@@ -76,20 +75,12 @@ def _fashion_gpu() -> Preset:
 
 
 def _cifar10_gpu() -> Preset:
-    """After Ho et al. 2020, appendix B: their width, blocks, dropout, flips, rate and steps, with labels added.
+    """After Ho et al. 2020, appendix B: their width, blocks, dropout, flips, batch, rate and steps, with labels added.
 
     28 million weights to their 36: they have one more block on the way up, and attention at 16 x 16, not at 4 x 4.
     """
     config = TrainConfig(
-        steps=800_000,
-        batch=128,
-        rate=2e-4,
-        warmup=5000,
-        decay="constant",
-        label_drop=0.1,
-        ema=0.9999,
-        bf16=True,
-        save_every=5000,
+        steps=800_000, rate=2e-4, warmup=5000, decay="constant", label_drop=0.1, ema=0.9999, bf16=True, save_every=5000
     )
     return Preset(
         NoiseSchedule.linear(T=1000),

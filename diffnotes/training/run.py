@@ -109,15 +109,14 @@ class Sampling:
     seed: int = 0
     batch: int = 50  # how many samples are drawn together
 
-    def checked(self, schedule: NoiseSchedule, model: Network, n: int) -> "Sampling":
-        """The same in Python's own numbers, with the number of steps, if n samples can be drawn like this.
+    def checked(self, schedule: NoiseSchedule, model: Network) -> "Sampling":
+        """The same in Python's own numbers, with the number of steps, if samples can be drawn like this.
 
         Raises:
             ValueError: the network is for another T, the sampler is unknown or takes no eta, guidance is used without
                 classes, or a value is out of range or of a wrong kind.
         """
         schedule.check_T(model)
-        whole("n", n)
         if self.sampler not in get_args(Sampler):
             raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {self.sampler!r}")
         ddim_sigma(schedule, 1, 0, self.eta)  # raises if eta is out of range
@@ -138,7 +137,6 @@ class Sampling:
             guidance=guidance,
             clip=None if self.clip is None else number("clip", self.clip, "(0, inf)"),
             seed=whole("seed", self.seed, None),
-            batch=whole("batch", self.batch),
         )
 
 
@@ -153,15 +151,14 @@ def samples(
         options: the fields of `Sampling`.
 
     Raises:
-        ValueError: see `Sampling.checked`.
+        ValueError: see `Sampling.checked` and `in_batches`.
     """
-    how, device = Sampling(**options).checked(schedule, model, n), schedule.betas.device
-    y = labels(n, how.classes).to(device)
+    how, device = Sampling(**options).checked(schedule, model), schedule.betas.device
 
     def draw(number: int, rows: slice) -> Tensor:
         generator = Generator(device).manual_seed(seed_of(how.seed, "samples", number))
         x_T = torch.randn(rows.stop - rows.start, *shape, generator=generator, device=device)
-        eps = guided(model, y[rows], how.guidance) if how.classes else model
+        eps = guided(model, labels(n, how.classes)[rows].to(device), how.guidance) if how.classes else model
         same: dict[str, Any] = {"steps": how.steps, "spacing": how.spacing, "clip": how.clip}
         with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
             if how.sampler == "ddim":

@@ -19,7 +19,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,15 @@ class Metrics:
         (before, then), now = self._last, time.perf_counter()
         steps = trainer.done - before
         values = {
+            "step": trainer.done,
             "loss": float(trainer.losses[before : trainer.done].mean()),
             "rate": trainer.optimiser.param_groups[0]["lr"],
             "gradient_norm": float(trainer.gradient_norm),
             "images_per_second": steps * trainer.config.batch / (now - then),
         }
-        self._write(trainer.done, values)
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(json.dumps(finite).encode() + b"\n")
         self._last = trainer.done, now
 
     def _start(self, done: int) -> tuple[int, float]:
@@ -74,11 +77,6 @@ class Metrics:
             write_file(self.path, b"".join(kept))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return done, time.perf_counter()
-
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with open(self.path, "ab", buffering=0) as file:
-            file.write(json.dumps({"step": step, **finite}).encode() + b"\n")
 
 
 def _step_of_line(line: bytes) -> int | float:
@@ -134,11 +132,11 @@ def png(x: Images, columns: int) -> bytes:
             f"got shape {tuple(x.shape)} and {columns} columns"
         )
     rows, gap = -(-n // columns), 2
-    sheet = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
-    for i, image in enumerate(to_bytes(x.float()).cpu()):
+    size = columns * (width + gap) - gap, rows * (height + gap) - gap
+    sheet = Image.new("L" if channels == 1 else "RGB", size, "white")
+    for i, image in enumerate(to_bytes(x.float()).permute(0, 2, 3, 1).squeeze(3).cpu().numpy()):
         row, column = divmod(i, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
+        sheet.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
     file = io.BytesIO()
-    Image.fromarray(sheet.permute(1, 2, 0).squeeze(2).numpy()).save(file, "PNG", optimize=True)
+    sheet.save(file, "PNG", optimize=True)
     return file.getvalue()

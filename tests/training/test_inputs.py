@@ -11,7 +11,7 @@ import torch
 
 from diffnotes.schedule import NoiseSchedule
 from diffnotes.training.checkpoint import list_checkpoints
-from diffnotes.training.loop import Ahead, Drawn, Shuffled, TrainConfig, Trainer, draw_times, fit
+from diffnotes.training.loop import Drawn, Shuffled, TrainConfig, Trainer, draw_times, fit
 from diffnotes.training.networks import MLP
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -42,14 +42,14 @@ def test_a_real_setting_is_a_number(name, value):
     if (name, value) == ("clip", None):
         assert TrainConfig(steps=12, clip=None).clip is None
         return
-    with pytest.raises(ValueError, match=f"{name} must be a number, got "):
+    with pytest.raises(ValueError, match=f"{name} must be a number in .*, got "):
         TrainConfig(steps=12, **{name: value})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), -0.5])
 @pytest.mark.parametrize("name", REALS)
 def test_a_real_setting_is_in_range(name, value):
-    with pytest.raises(ValueError, match=f"{name} must (be positive|not be|lie in)"):
+    with pytest.raises(ValueError, match=f"{name} must lie in"):
         TrainConfig(steps=12, **{name: value})
 
 
@@ -142,16 +142,13 @@ DRAWN = [
 
 
 @pytest.mark.parametrize(("x", "y", "words"), DRAWN)
-def test_what_a_function_or_a_source_gives_is_looked_at_before_the_weights_change(x, y, words, monkeypatch):
+def test_what_a_function_or_a_source_gives_is_looked_at_before_the_weights_change(x, y, words):
     for data in (Given(x, y), lambda n, generator: x[:n] if y is None else (x[:n], y[:n])):
         net = network()
         before = {name: value.clone() for name, value in net.state_dict().items()}
         with pytest.raises(ValueError, match=words):
             fit(SCHEDULE, net, data, TrainConfig(steps=2, batch=4, label_drop=0.5))
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)  # no GPU is needed to refuse
-    with pytest.raises(ValueError, match=words):
-        Ahead(Given(x, y), torch.device("cpu"), 2).batch(0, 4, 0)
 
 
 def test_pixels_in_bytes_and_labels_in_bytes_train_from_a_function_too():
