@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from diffnotes.arguments import check_floating, number, whole
-from diffnotes.download import cache_folder, check, fetch
+from diffnotes.download import cache_folder, fetch
 from diffnotes.mixture import GaussianMixture
 
 Plane = Float[Tensor, "n 2"]
@@ -177,11 +177,8 @@ def _fashion_file(name: str, folder: str | Path | None, progress: bool) -> bytes
     """The checked content of one of the four files."""
     elsewhere = [_DEBIAN, cache_folder() / "fashion-mnist"] if folder is None else [Path(folder)]
     places = [place / name for place in (_SHIPPED, *elsewhere)]
-    path = next((place for place in places if place.exists()), None)
-    if path is None:
-        mirrors = [mirror + name for mirror in _FASHION_MIRRORS]
-        path = fetch(places[-1], mirrors, _FASHION_SUMS[name], gz=True, progress=progress)
-    return check(path, _FASHION_SUMS[name], gz=True)
+    path = next((place for place in places if place.exists()), places[-1])
+    return fetch(path, [mirror + name for mirror in _FASHION_MIRRORS], _FASHION_SUMS[name], gz=True, progress=progress)
 
 
 def cifar10(split: Split, *, folder: str | Path | None = None, progress: bool = False) -> Images:

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import os
-import secrets
+import shutil
 import tempfile
 import urllib.request
 import zlib
@@ -12,8 +12,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 from tqdm.auto import tqdm
-
-CHUNK = 2**18  # bytes read at a time
 
 
 def cache_folder() -> Path:
@@ -27,10 +25,11 @@ def cache_folder() -> Path:
     return Path(cache) / "diffnotes"
 
 
-def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progress: bool = False) -> Path:
-    """`path`, downloaded unless it exists, from the first of `urls` that delivers; each is tried twice.
+def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progress: bool = False) -> bytes:
+    """The content of `path`, read by `check`; a file that is not there comes from the first of `urls` that delivers.
 
-    The file gets its name only when it is whole and its SHA-256 is right, so several processes may fetch it at once.
+    Each is tried twice. The file gets its name only when it is whole and its SHA-256 is right, so several processes may
+    fetch it at once.
 
     Args:
         sha256: of the file, or with `gz` of its decompressed content (mirrors may compress it differently).
@@ -41,24 +40,20 @@ def fetch(path: Path, urls: Sequence[str], sha256: str, gz: bool = False, progre
         OSError: every address failed (the message says why), or the folder cannot be written.
     """
     if path.exists():
-        check(path, sha256, gz)
-        return path
+        return check(path, sha256, gz)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     reasons: dict[str, str] = {}
-    try:
-        part.touch()
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        part = Path(folder) / "part"
         for url in (*urls, *urls):
             try:
                 _download(url, part, progress)
-                check(part, sha256, gz)
+                content = check(part, sha256, gz)
             except (OSError, ValueError, HTTPException) as error:
                 reasons[url] = f"{url}: {error or type(error).__name__}"
             else:
-                os.replace(part, path)
-                return path
-    finally:
-        part.unlink(missing_ok=True)
+                part.replace(path)
+                return content
     raise OSError(f"{path.name} could not be downloaded: {'; '.join(reasons.values())}")
 
 
@@ -76,12 +71,9 @@ def check(path: Path, sha256: str, gz: bool = False) -> bytes:
 
 
 def _download(url: str, part: Path, progress: bool) -> None:
-    request = urllib.request.Request(url)
-    with urllib.request.urlopen(request, timeout=30) as answer, open(part, "wb") as file:
+    with urllib.request.urlopen(url, timeout=30) as answer, open(part, "wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=total or None, unit="B", unit_scale=True, disable=not progress) as bar:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+        with tqdm.wrapattr(answer, "read", total=total or None, disable=not progress) as counted:
+            shutil.copyfileobj(counted, file)
         if file.tell() < total:
             raise OSError(f"the connection broke off after {file.tell()} of {total} bytes")

@@ -71,8 +71,8 @@ def energy_distance(x: Samples, y: OtherSamples, *, rows: int = 1024) -> Estimat
     check_points(x, y, at_least=3)
     rows = whole("rows", rows)
     x, y, n, m = _points("x", x), _points("y", y), len(x), len(y)
-    x_to_y, y_to_x = _distance_sums(x, y, rows)
-    (x_to_x, _), (y_to_y, _) = _distance_sums(x, x, rows), _distance_sums(y, y, rows)
+    x_to_y, y_to_x = _distance_sums(x, y, rows), _distance_sums(y, x, rows)
+    x_to_x, y_to_y = _distance_sums(x, x, rows), _distance_sums(y, y, rows)
 
     def distance(xy: Tensor, xx: Tensor, yy: Tensor, n: int, m: int) -> Tensor:
         return 2 * xy / (n * m) - xx / (n * (n - 1)) - yy / (m * (m - 1))
@@ -164,17 +164,12 @@ def frechet_distance(
 
 def _gaussian_distance(a: Tensor, b: Tensor) -> Tensor:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features, shapes (n, k) and (m, k), float64."""
-    C_a, C_b = _covariance(a), _covariance(b)
+    C_a, C_b = (torch.cov(v.T).reshape(v.shape[1], -1) for v in (a, b))  # of one feature, cov makes a number
     # the trace of the root is the sum of the roots of the eigenvalues, which are >= 0 up to rounding
     root = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
     apart = (a.mean(0) - b.mean(0)).square().sum()
     distance: Tensor = apart + (C_a + C_b).trace() - 2 * root  # (img-frechet)
     return distance
-
-
-def _covariance(x: Tensor) -> Tensor:
-    apart = x - x.mean(0)
-    return apart.T @ apart / (len(x) - 1)
 
 
 def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: Any) -> Estimate:
@@ -191,25 +186,19 @@ def noise_floor(distance: Callable[..., Estimate], truth: Samples, **options: An
     check_batch(truth=truth)
     if len(truth) % 2:
         raise ValueError(f"truth must have an even number of points, got {len(truth)}")
-    half = len(truth) // 2
-    return distance(truth[:half], truth[half:], **options)
+    return distance(*truth.tensor_split(2), **options)
 
 
-def _distance_sums(x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The summed distances of each point of x to all of y, and of each point of y to all of x."""
-    to_y, to_x = [], y.new_zeros(len(y))
-    for i in range(0, len(x), rows):
-        part = x[i : i + rows]
-        table = torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
-        to_y.append(table.sum(1))
-        to_x += table.sum(0)
-    return torch.cat(to_y), to_x
+def _distance_sums(x: Tensor, y: Tensor, rows: int) -> Tensor:
+    """The summed distances of each point of x to all of y."""
+    exact_when_near = "donot_use_mm_for_euclid_dist"
+    return torch.cat([torch.cdist(part, y, compute_mode=exact_when_near).sum(1) for part in torch.split(x, rows)])
 
 
 @torch.no_grad()
 def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None, batch: int) -> Tensor:
     """The features of all points, shape (n, k), float64, on the CPU, where the bootstrap draws."""
-    parts = [x] if features is None else [features(x[i : i + batch]) for i in range(0, len(x), batch)]
+    parts = [x] if features is None else [features(part) for part in torch.split(x, batch)]
     for part in parts:
         check_floating(features=part)
     found = torch.cat([_points("features", part.cpu()) for part in parts])

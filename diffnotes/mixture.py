@@ -36,6 +36,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
 from diffnotes.arguments import check_floating, has_values, in_float64, may_look, usable_device, whole
+from diffnotes.reverse import predict_eps
 from diffnotes.schedule import Batch, NoiseSchedule, PerExample, Time
 
 AnOracle = TypeVar("AnOracle", bound="Oracle")
@@ -60,10 +61,8 @@ class Oracle(ABC):
         def model(x_t: Batch, t: Time) -> Batch:
             check_floating(x_t=x_t)
             x = in_float64("x_t", x_t)
-            signal = schedule.at(schedule.sqrt_alpha_bars, t, x)
-            noise = schedule.at(schedule.sqrt_one_minus_alpha_bars, t, x)
-            # take the expectation, given x_t, of both sides of x_t = signal x_0 + noise eps
-            return ((x - signal * self.denoise(schedule, x, t)) / noise).to(x_t.dtype)
+            # x_t = signal x_0 + noise eps also holds in expectation, given x_t
+            return predict_eps(schedule, x, t, self.denoise(schedule, x, t)).to(x_t.dtype)
 
         model.T = schedule.T  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
         return model
@@ -71,9 +70,8 @@ class Oracle(ABC):
     def to(self: AnOracle, device: torch.device | str) -> AnOracle:
         """The same oracle on `device`, which must have float64 (Apple's mps does not)."""
         device, moved = usable_device(device), copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(moved, name, value.to(device))
+        for name, tensor in vars(self).items():
+            setattr(moved, name, tensor.to(device))
         return moved
 
 
@@ -176,7 +174,7 @@ class GaussianMixture(Oracle):
 
         Times the SNR it is E[||eps - E[eps | x_t]||^2 | x_t], the part of the simple loss that no network can remove.
         """
-        return self.denoise_posterior(schedule, self._points(x_t), t).variance.sum(-1).to(x_t.dtype)
+        return self.denoise_posterior(schedule, self._points(x_t), t).variance.sum(1).to(x_t.dtype)
 
     def reverse_posterior(self, schedule: NoiseSchedule, x_t: Batch, t: Time) -> "SeededMixture":
         """The true reverse step q(x_{t-1} | x_t), which every sampler replaces by a single Gaussian.
@@ -207,7 +205,7 @@ class GaussianMixture(Oracle):
         prior = signal**2 * self._lam + noise
         gain, share = _bayes(prior, keep, add)
         loc = signal * self.means + torch.einsum("...ke,kde->...kd", gain * residual, self._axes)
-        log_r = log_joint - log_joint.logsumexp(-1, keepdim=True)
+        log_r = log_joint - log_joint.logsumexp(1, keepdim=True)
         return SeededMixture(*(v.to(dtype) for v in (log_r, loc, self._axes, share * prior)))
 
     def _points(self, x: Tensor) -> Tensor:
@@ -310,8 +308,8 @@ class DataMixture(Oracle):
     def _by_rows(self, reduce: Callable[..., Tensor], *queries: Query) -> Tensor:
         """`reduce` of the (batch, N) tables of `_log_normal`, one per query, a bounded slice of the batch at a time."""
         size = max(1, _TABLE // len(self.x0))
-        slices = zip(*(zip(*(torch.split(v, size) for v in q), strict=True) for q in queries), strict=True)
-        return torch.cat([reduce(*(self._log_normal(*q) for q in group)) for group in slices])
+        tables = (map(self._log_normal, *(torch.split(v, size) for v in query)) for query in queries)
+        return torch.cat(list(map(reduce, *tables)))
 
     def _log_normal(self, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
         """log N(x; signal * x_i, noise I) for every row of x and every example i.
@@ -384,7 +382,7 @@ class Gaussians(Distribution):
 
     def __init__(self, loc: Tensor, axes: Tensor, axis_variances: Tensor) -> None:
         self.loc, self.axes, self.axis_variances = loc, axes, axis_variances
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+        super().__init__(loc.shape[:-1], loc.shape[-1:])
 
     @property
     def mean(self) -> Tensor:
@@ -419,9 +417,8 @@ class SeededMixture(MixtureSameFamily):
         chosen = one_hot(k.T.reshape(shape[:-1]), K).to(part.loc.dtype)
         z = torch.randn(shape, generator=generator, dtype=part.loc.dtype, device=part.loc.device)
         along_axes = chosen.unsqueeze(-1) * part.axis_variances.sqrt() * z.unsqueeze(-2)
-        return torch.einsum("...k,...kd->...d", chosen, part.loc) + torch.einsum(
-            "...ke,kde->...d", along_axes, part.axes
-        )
+        mean = torch.einsum("...k,...kd->...d", chosen, part.loc)
+        return mean + torch.einsum("...ke,kde->...d", along_axes, part.axes)
 
     @property
     def covariance_matrix(self) -> Tensor:

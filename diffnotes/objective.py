@@ -120,29 +120,29 @@ def vlb_terms(
     check_fits(x0, generator=generator)
     std = _sigma_squared(schedule, variance).sqrt()
 
-    def step_back(ts: list[int]) -> tuple[Tensor, Tensor, Tensor, Normal]:
-        """x_0, x_t and t for all examples at each of `ts`, and p_theta(x_{t-1} | x_t) there."""
+    def step_back(ts: list[int]) -> tuple[Normal, Normal]:
+        """q(x_{t-1} | x_t, x_0) and p_theta(x_{t-1} | x_t), from one draw of x_t per example at each of `ts`."""
         t = torch.cat([per_example(t, schedule.T, x0) for t in ts])
         noise = torch.cat([torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device) for _ in ts])
-        again = x0.repeat(len(ts), *[1] * (x0.ndim - 1))
+        again = torch.cat([x0] * len(ts))
         x_t = q_sample(schedule, again, t, noise)
         eps = model(x_t, t)
         check_batch(x_t=x_t, eps=eps)
         x, eps = x_t.double(), eps.double()
         scale = schedule.at(std, t, x).expand_as(x)
-        return again.double(), x, t, Normal(p_mean(schedule, x, t, eps), scale, validate_args=False)
+        p = Normal(p_mean(schedule, x, t, eps), scale, validate_args=False)
+        return q_posterior(schedule, again.double(), x, t), p
 
-    truth, _, _, p = step_back([1])
+    _, p = step_back([1])
     if decoder == "gaussian":
-        log_prob: Tensor = p.log_prob(truth)  # type: ignore[no-untyped-call]  # (obj-decoder-gauss)
+        log_prob: Tensor = p.log_prob(x0.double())  # type: ignore[no-untyped-call]  # (obj-decoder-gauss)
     else:
-        log_prob = discrete_log_prob(truth, p.loc, p.scale, levels)
+        log_prob = discrete_log_prob(x0.double(), p.loc, p.scale, levels)
     L_0 = -flat(log_prob).sum(1)
     L_t = [L_0.new_empty(len(x0), 0)]
     for i in range(0, len(times), chunk):
         some = times[i : i + chunk]
-        truth, x_t, t, p = step_back(some)
-        kl = kl_divergence(q_posterior(schedule, truth, x_t, t), p)  # (obj-kl-step), one coordinate
+        kl = kl_divergence(*step_back(some))  # (obj-kl-step), one coordinate
         L_t.append(flat(kl).sum(1).reshape(len(some), len(x0)).T)
     return VLBTerms(prior_kl(schedule, x0.double()), torch.cat(L_t, 1), L_0, times, schedule.T)
 
@@ -222,4 +222,4 @@ def _sigma_squared(schedule: NoiseSchedule, variance: Variance) -> PerStep:
     """`reverse_variance`, with beta-tilde_2 in place of beta-tilde_1 = 0, which no density can have."""
     sigma2 = reverse_variance(schedule, variance)
     first = sigma2.select(0, 2) if schedule.T > 1 else schedule.betas.select(0, 1)
-    return torch.where((sigma2 == 0) & (schedule.betas > 0), first, sigma2)
+    return torch.where(sigma2 == 0, first, sigma2)

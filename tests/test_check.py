@@ -114,10 +114,7 @@ def test_exact_tolerances():
     check.exact("fwd-step", 1.0, 1.05, rtol=0.1)
     with pytest.raises(check.CheckFailed, match=r"worst at \[1\]: 1e-13 against 2e-13"):
         check.exact("fwd-step", [1.0, 1e-13], [1.0, 2e-13], elementwise=True)
-    check.exact("fwd-step", 0.0, 1e-17, atol=1e-16, why="one rounding of a sum that is 0 on paper")
-    with pytest.raises(ValueError, match="needs a why"):
-        check.exact("fwd-step", 0.0, 1e-17, atol=1e-16)
-    with pytest.raises(ValueError, match="rtol and atol must"):
+    with pytest.raises(ValueError, match="rtol must be finite and >= 0"):
         check.exact("fwd-step", 0.0, 0.0, rtol=-1.0)
 
 

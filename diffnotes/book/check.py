@@ -1,14 +1,7 @@
 """The checks that follow the equations of the book.
 
 A check names its equation, compares two sides that were computed in different ways, and either prints one line or
-raises `CheckFailed`. There are three kinds:
-
-`symbolic`
-    SymPy reduces lhs - rhs to zero. No numbers, so no tolerance.
-`exact`
-    Both sides in float64, equal up to rounding.
-`monte_carlo`
-    The mean of a sample is within z of its own standard errors of the expected value.
+raises `CheckFailed`. There are three kinds: `symbolic` by SymPy, `exact` in float64, and `monte_carlo` for samples.
 
 A check that cannot fail shows nothing, so each refuses input that would let it pass for free. In the same spirit,
 `slip` holds a deliberately wrong formula, which the check inside must catch.
@@ -86,14 +79,12 @@ def symbolic(label: str, lhs: Any, rhs: Any, *, why: str = "") -> None:
     print(verdict(label, "symbolic"))
 
 
-def exact(
-    label: str, lhs: Any, rhs: Any, rtol: float = 1e-10, *, atol: float = 0.0, elementwise: bool = False, why: str = ""
-) -> None:
+def exact(label: str, lhs: Any, rhs: Any, rtol: float = 1e-10, *, elementwise: bool = False, why: str = "") -> None:
     """Check that two float64 results are equal up to rounding.
 
-    The rule is |lhs - rhs| <= rtol * scale + atol for every element, where scale is the largest |lhs| or |rhs| in the
-    *whole array*: an element that is small because large ones cancelled carries their rounding. If nothing cancels,
-    use the stricter `elementwise=True`, with each element's own size as its scale.
+    The rule is |lhs - rhs| <= rtol * scale for every element, where scale is the largest |lhs| or |rhs| in the *whole
+    array*: an element that is small because large ones cancelled carries their rounding. If nothing cancels, use the
+    stricter `elementwise=True`, with each element's own size as its scale.
 
     The default, 1e-10, is about a million roundings of 2**-53 = 1.1e-16, all of one sign: room for a product or a sum
     over T = 1000 steps, and far below any slip in a formula.
@@ -101,19 +92,16 @@ def exact(
     Args:
         lhs, rhs: tensors, arrays, numbers or nested lists of one shape; float64 or integers.
         rtol: the relative tolerance, >= 0.
-        atol: an absolute tolerance, >= 0, for what is zero on paper. It has no natural size, so it needs a `why`.
         why: where the tolerance comes from, for the ledger.
 
     Raises:
         CheckFailed: the sides differ, or one of them contains NaN or infinity, which never pass.
         ValueError: float32 or below (where 1e-10 means nothing), no elements, one object on both sides, different
-            shapes, a bad label, a negative tolerance, or an `atol` without a `why`.
+            shapes, a bad label, or a negative tolerance.
     """
     _known(label)
-    if not (math.isfinite(rtol) and rtol >= 0 and math.isfinite(atol) and atol >= 0):
-        raise ValueError(f"rtol and atol must be finite and >= 0, got rtol={rtol}, atol={atol}")
-    if atol and not why:
-        raise ValueError(f"atol={atol} needs a why: an absolute tolerance has no natural size")
+    if not 0 <= rtol < math.inf:
+        raise ValueError(f"rtol must be finite and >= 0, got {rtol}")
     if lhs is rhs and not isinstance(lhs, int | float):
         raise ValueError("lhs and rhs are one and the same object, so the check could not fail")
     left, right = _float64("lhs", lhs), _float64("rhs", rhs)
@@ -121,9 +109,8 @@ def exact(
         raise ValueError(f"lhs and rhs must have one shape, got {left.shape} and {right.shape}")
     sizes = np.maximum(np.abs(left), np.abs(right))
     scale = sizes if elementwise else np.max(sizes, where=np.isfinite(sizes), initial=0)
-    allowed = np.broadcast_to(rtol * scale + atol, left.shape)
-    close = " exactly" if not rtol and not atol else f" to {rtol:g}" + (f" plus {atol:g}" if atol else "")
-    _compare(label, "exact", left, right, allowed, "rounding", close)
+    allowed = np.broadcast_to(rtol * scale, left.shape)
+    _compare(label, "exact", left, right, allowed, "rounding", f" to {rtol:g}" if rtol else " exactly")
 
 
 def monte_carlo(
@@ -150,7 +137,7 @@ def monte_carlo(
             element whose samples are all equal: its standard error is zero, so it is a case for `exact`.
     """
     _known(label)
-    if not (math.isfinite(z) and z > 0):
+    if not 0 < z < math.inf:
         raise ValueError(f"z must be > 0, got {z}")
     draws = _float64("samples", samples, any_float=True)
     target = _float64("expected", expected, any_float=True)
@@ -217,14 +204,13 @@ def _compare(label: str, kind: str, left: Any, right: Any, allowed: Any, unit: s
     excess = np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), -np.inf)
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(excess), bad.shape))
     at = f" at {list(worst)}" if worst else ""
-    raise CheckFailed(
-        label,
-        kind,
+    report = (
         f"  lhs = {np.array2string(left, threshold=12, precision=12)}\n"
         f"  rhs = {np.array2string(right, threshold=12, precision=12)}\n"
         f"  {bad.sum()} of {bad.size} differ; worst{at}: {left[worst]:.12g} against {right[worst]:.12g}, "
-        f"off by {error[worst]:.3g}, allowed {allowed[worst]:.3g} ({unit})",
+        f"off by {error[worst]:.3g}, allowed {allowed[worst]:.3g} ({unit})"
     )
+    raise CheckFailed(label, kind, report)
 
 
 def _pairs(place: str, lhs: Any, rhs: Any) -> Iterator[tuple[str, sympy.Expr, sympy.Expr]]:
@@ -261,19 +247,17 @@ def _is_zero(difference: sympy.Expr) -> bool:
 
 
 def _witness(left: sympy.Expr, right: sympy.Expr, difference: sympy.Expr) -> str:
-    """Numbers for the symbols at which the two sides differ, if any are found, to show to the reader."""
-    symbols = sorted(difference.free_symbols, key=str)
-    for base in (sympy.Rational(1, 3), sympy.Rational(3, 5), sympy.Rational(1, 7)):
-        values: dict[Any, Any] = {}
-        for i, symbol in enumerate(symbols):
-            value = sympy.Integer(i + 2) if symbol.is_integer else base + sympy.Rational(i, 20)
-            values[symbol] = -value if symbol.is_negative else value
-        try:
-            a, b = (sympy.N(side.subs(values).doit(), 30) for side in (left, right))
-            apart = abs(complex(a - b)) > 1e-12 * max(abs(complex(a)), abs(complex(b)))
-        except (TypeError, ValueError):  # no number: an unknown function or an open integral
-            continue
-        if apart:
-            point = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
-            return f"they differ{' at ' * bool(point)}{point}: {sympy.N(a, 6)} against {sympy.N(b, 6)}"
-    return f"the difference did not reduce to zero: {sympy.simplify(difference)}"
+    """Numbers for the symbols at which the two sides differ, to show to the reader; one choice is tried."""
+    values: dict[Any, Any] = {}
+    for i, symbol in enumerate(sorted(difference.free_symbols, key=str)):
+        value = sympy.Integer(i + 2) if symbol.is_integer else sympy.Rational(1, 3) + sympy.Rational(i, 20)
+        values[symbol] = -value if symbol.is_negative else value
+    try:
+        a, b = (sympy.N(side.subs(values).doit(), 30) for side in (left, right))
+        apart = abs(complex(a - b)) > 1e-12 * max(abs(complex(a)), abs(complex(b)))
+    except (TypeError, ValueError):  # no number: an unknown function or an open integral
+        apart = False
+    if not apart:
+        return f"the difference did not reduce to zero: {sympy.simplify(difference)}"
+    point = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
+    return f"they differ{' at ' * bool(point)}{point}: {sympy.N(a, 6)} against {sympy.N(b, 6)}"

@@ -6,7 +6,6 @@ its list of problems to be empty; the book's page of checked equations is its ta
 
 import ast
 import inspect
-import itertools
 import json
 import re
 from collections import Counter
@@ -89,23 +88,19 @@ def read(notebooks: Sequence[Path]) -> Ledger:
     """
     equations: list[Equation] = []
     titles: dict[str, str] = {}
-    problems: list[str] = []
     pages = {path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"] for path in notebooks}
-    checks = [c for name, cells in pages.items() for c in _checks(name, cells, problems)]
+    readers = [_Reader(name, cells) for name, cells in pages.items()]
+    checks = [c for reader in readers for c in reader.checks]
+    problems = [problem for reader in readers for problem in reader.problems]
     for name, cells in pages.items():
         heading = re.search(r"^# +(.+)$", "\n".join(prose(cell) for cell in cells), re.MULTILINE)
         titles[name] = heading[1].strip() if heading else name
-        for i, (label, tex) in ((i, found) for i, cell in enumerate(cells) for found in labelled_equations(cell)):
-            mine = [c for c in checks if c.label == label and chapter(c.notebook) == chapter(name)]
-            holding = tuple(c for c in mine if not c.slip)
-            equations.append(Equation(name, label, tex, i, holding, tuple(c for c in mine if c.slip)))
-    known = {(chapter(e.notebook), e.label) for e in equations}
-    problems += [
-        f"{c.notebook}, cell {c.cell}: a check names ({c.label}), which is not an equation of this chapter"
-        for c in checks
-        if (chapter(c.notebook), c.label) not in known
-    ]
-    problems += _label_problems(equations)
+        for i, cell in enumerate(cells):
+            for label, tex in labelled_equations(cell):
+                mine = [c for c in checks if c.label == label and chapter(c.notebook) == chapter(name)]
+                holding = tuple(c for c in mine if not c.slip)
+                equations.append(Equation(name, label, tex, i, holding, tuple(c for c in mine if c.slip)))
+    problems += _label_problems(equations, checks)
     return Ledger(tuple(equations), titles, tuple(problems))
 
 
@@ -158,18 +153,16 @@ def table(book: Ledger, mutants: Mapping[str, tuple[int, int]] | None = None) ->
     equations = [e for e in book.equations if not e.is_definition]
     checks = [c for e in equations for c in e.checks]
     slips = sum(len(e.slips) for e in equations)
-    kinds = Counter(c.kind for c in checks)
+    counts = Counter(c.kind for c in checks)
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS.values())
     lines = [
-        f"**{len(equations)} equations, {len(checks)} checks**: "
-        + ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS.values())
-        + f". **{slips} planted slips**, each caught. "
+        f"**{len(equations)} equations, {len(checks)} checks**: {kinds}. **{slips} planted slips**, each caught. "
         f"{len(book.equations) - len(equations)} labelled definitions, which need no check."
     ]
     for name, title in book.titles.items():
         mine = [e for e in equations if e.notebook == name]
         if mine:
-            lines += ["", f"**[{title}]({name}.ipynb)**", ""]
-            lines += ["| | equation, and how it is checked |", "|---|---|"]
+            lines += ["", f"**[{title}]({name}.ipynb)**", "", "| | equation, and how it is checked |", "|---|---|"]
             lines += [_row(equation, (mutants or {}).get(equation.label)) for equation in mine]
     return "\n".join(lines)
 
@@ -195,7 +188,11 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_$|<>\[\]])", r"\\\1", text)
 
 
-def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
+def _label_problems(equations: Sequence[Equation], checks: Sequence[Check]) -> Iterator[str]:
+    known = {(chapter(equation.notebook), equation.label) for equation in equations}
+    for c in checks:
+        if (chapter(c.notebook), c.label) not in known:
+            yield f"{c.notebook}, cell {c.cell}: a check names ({c.label}), which is not an equation of this chapter"
     seen: dict[str, str] = {}
     for equation in equations:
         at = f"{equation.notebook}, cell {equation.cell}"
@@ -208,47 +205,32 @@ def _label_problems(equations: Sequence[Equation]) -> Iterator[str]:
             yield f"{at}: ({equation.label}) has no check in this notebook"
 
 
-def _checks(name: str, cells: list[dict[str, Any]], problems: list[str]) -> list[Check]:
-    """Every check in a notebook, in order; whatever is wrong is added to `problems`."""
-    checks: list[Check] = []
-    texts: dict[str, str] = {}
-    for i, cell in enumerate(cells):
-        if cell["cell_type"] != "code":
-            continue
-        at = f"{name}, cell {i}"
-        reader = _Reader(name, i, texts)
-        try:
-            reader.visit(syntax_tree(cell))
-        except SyntaxError as error:
-            reader.problems.append(f"not Python: {error.msg}, line {error.lineno}")
-        printed = "".join(
-            "".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"
-        ).splitlines()
-        for c in reader.checks:
-            line = check.verdict(c.label, c.kind, "…", c.slip)
-            start, _, end = line.partition("…")  # how close is not looked at
-            if not any(text.startswith(start) and text.endswith(end) for text in printed):
-                reader.problems.append(f"the check has not run: the saved output lacks the line '{line}'")
-        problems += [f"{at}: {problem}" for problem in reader.problems]
-        checks += reader.checks
-    return checks
-
-
 class _Reader(ast.NodeVisitor):
-    """The checks in the code of one cell, and the slips around them."""
+    """The checks in a notebook, in order, and whatever is wrong with them."""
 
-    def __init__(self, notebook: str, cell: int, texts: dict[str, str]) -> None:
+    def __init__(self, notebook: str, cells: list[dict[str, Any]]) -> None:
         self.notebook = notebook
-        self.cell = cell
-        self.texts = texts  # literal strings that the notebook has named so far
-        self.slip = ""
+        self.texts: dict[str, str] = {}  # literal strings that the notebook has named so far
+        self.slip = ""  # the one around the place that is read
         self.checks: list[Check] = []
         self.problems: list[str] = []
+        for i, cell in enumerate(cells):
+            if cell["cell_type"] == "code":
+                self.cell = i
+                stdout = ["".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"]
+                self.printed = "".join(stdout).splitlines()
+                try:
+                    self.visit(syntax_tree(cell))
+                except SyntaxError as error:
+                    self.complain(f"not Python: {error.msg}, line {error.lineno}")
+
+    def complain(self, problem: str) -> None:
+        self.problems.append(f"{self.notebook}, cell {self.cell}: {problem}")
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         names = [alias.asname for alias in node.names if alias.name == "check"]
         if node.module == "diffnotes.book.check" or (node.module == "diffnotes" and any(names)):
-            self.problems.append("import check as a whole and unrenamed, or its calls are not counted")
+            self.complain("import check as a whole and unrenamed, or its calls are not counted")
 
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
@@ -263,11 +245,11 @@ class _Reader(ast.NodeVisitor):
             assert isinstance(call, ast.Call)
             self.slip = _literal(call.args[0]) if call.args else ""
             if not self.slip:
-                self.problems.append("a slip must be described by a literal string")
+                self.complain("a slip must be described by a literal string")
         self.generic_visit(node)
         self.slip = outer
         if slips and len(self.checks) != before + 1:
-            self.problems.append("a slip must contain exactly one check: nothing runs after one that fails")
+            self.complain("a slip must contain exactly one check: nothing runs after one that fails")
 
     def visit_Call(self, node: ast.Call) -> None:
         function = _called(node)
@@ -277,18 +259,14 @@ class _Reader(ast.NodeVisitor):
 
     def _add(self, node: ast.Call, function: str) -> None:
         keywords = {keyword.arg or "**": keyword.value for keyword in node.keywords}
-        written = list(itertools.takewhile(lambda a: not isinstance(a, ast.Starred), node.args))
-        signature = inspect.signature(getattr(check, function))
-        # `*sides` hides arguments
-        bind = signature.bind if written == node.args else signature.bind_partial
         try:
-            given = bind(*written, **keywords)
+            given = inspect.signature(getattr(check, function)).bind(*node.args, **keywords)
         except TypeError as error:
-            self.problems.append(f"check.{function}: {error}")
+            self.complain(f"check.{function}: {error}")
             return
-        label = _literal(given.arguments.get("label", node))
+        label = _literal(given.arguments["label"])
         if not label:
-            self.problems.append(f"check.{function}: the label must be a literal string")
+            self.complain(f"check.{function}: the label must be a literal string")
             return
         given.apply_defaults()
         words = {k: ast.unparse(v) if isinstance(v, ast.AST) else str(v) for k, v in given.arguments.items()}
@@ -296,7 +274,11 @@ class _Reader(ast.NodeVisitor):
         given_why = keywords.get("why", ast.Constant(usual))
         why = self.texts.get(given_why.id, "") if isinstance(given_why, ast.Name) else _literal(given_why)
         if not why:
-            self.problems.append(f"check.{function}: why must be a literal string, or the name of an earlier one")
+            self.complain(f"check.{function}: why must be a literal string, or the name of an earlier one")
+        line = check.verdict(label, KINDS[function], "…", self.slip)
+        start, _, end = line.partition("…")  # how close is not looked at
+        if not any(text.startswith(start) and text.endswith(end) for text in self.printed):
+            self.complain(f"the check has not run: the saved output lacks the line '{line}'")
         self.checks.append(Check(self.notebook, label, KINDS[function], self.cell, tolerance, why, self.slip))
 
 
@@ -318,7 +300,6 @@ def _tolerance(function: str, words: dict[str, str]) -> tuple[str, str]:
         return "", "the difference simplifies to 0"
     if function == "exact":
         scale = "of each element" if words["elementwise"] == "True" else "of the largest element"
-        absolute = f" plus {words['atol']}" if words["atol"] != "0.0" else ""
-        return f"{words['rtol']} {scale}{absolute}", "float64 rounding, about 1e-16 per operation"
+        return f"{words['rtol']} {scale}", "float64 rounding, about 1e-16 per operation"
     finest = f", at most {words['resolution']}" if words["resolution"] != "None" else ""
     return f"{words['z']} standard errors{finest}", "from the spread of the samples"

@@ -62,10 +62,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print(name.ljust(first), *(cell.rjust(w) for cell, w in zip(cells, widths, strict=True)), sep="  ")
 
 
-def estimates(ax: Axes, x: Sequence[float], values: Sequence[Any], style: str, **look: Any) -> None:
+def estimates(ax: Axes, x: Sequence[float], values: Sequence[Any], style: str, label: str) -> None:
     """Estimates (with `value` and `stderr`) against x, as a line with error bars of one standard error."""
-    heights, errors = [v.value for v in values], [v.stderr for v in values]
-    ax.errorbar(x, heights, errors, fmt=style, **{"markersize": 4, **look})
+    ax.errorbar(x, [v.value for v in values], [v.stderr for v in values], fmt=style, markersize=4, label=label)
 
 
 def density_bands(ax: Axes, densities: Sequence[Any], x: Any, colours: Sequence[str]) -> None:
@@ -96,7 +95,7 @@ def cloud(ax: Axes, points: Any, colour: Any = BLUE, *, limit: float = 3.5, size
     ax.spines[:].set_visible(False)
 
 
-def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str, dpi: int = 80) -> Any:
+def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, name: str) -> Any:
     """An animation to play and scrub in the static page, as an `IPython.display.HTML`.
 
     It is matplotlib's `Animation.to_jshtml` with fixed ids, plain characters instead of an icon font from the network,
@@ -111,7 +110,7 @@ def player(fig: Figure, draw: Callable[[int], Any], frames: int, label: str, *, 
     """
     from IPython.display import HTML
 
-    with mpl.rc_context({"savefig.dpi": dpi, "figure.dpi": dpi, "animation.embed_limit": 10}):
+    with mpl.rc_context({"savefig.dpi": 80, "figure.dpi": 80, "animation.embed_limit": 10}):
         page = FuncAnimation(fig, draw, frames=frames, init_func=lambda: []).to_jshtml(fps=6, default_mode="once")
     plt.close(fig)
     return HTML(_offline(page, label, name))
