@@ -39,7 +39,8 @@ pdf: book  ## print the whole book to _build/from-ddpm-to-ddim.pdf, and link it 
 	$(BIN)/python tools/pdf.py $(if $(EDITION),--$(EDITION))
 	$(MAKE) book
 
-test: lint types book  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
+test: $(READY)  ## everything: lint, types, the pages, all tests; every notebook runs and must give what it shows
+	@$(MAKE) --no-print-directory -j $(JOBS) lint types book
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --nbval diffnotes tools tests book
 
 lint: $(READY)  ## ruff: rules and format, notebooks too; and spelling
@@ -73,7 +74,9 @@ notebooks: $(READY)  ## run every notebook and save it with its outputs (BOOK=bo
 live: $(READY)  ## export the chapters for JupyterLab, Colab and GitHub to _build/live: numbered equations, links that work
 	$(BIN)/python -m tools.live
 
-serve: book  ## build, then serve the book on http://localhost:8000
+serve: book  ## build, then serve the book on http://localhost:8000 (PORT=8001: there)
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2> /dev/null \
+		|| { echo "port $(PORT) is taken, or none: make serve PORT=8001"; exit 1; }
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 lab: live  ## open the exported chapters in JupyterLab (made anew each time: save what you change under another name)
@@ -83,7 +86,7 @@ account:  ## NAME=you: put your GitHub account into every address of the reposit
 	@$(PYTHON) tools/account.py $(NAME)
 
 clean:  ## remove what was built
-	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants .bench
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
 	find benchmarks book diffnotes tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too

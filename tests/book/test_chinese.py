@@ -28,7 +28,7 @@ CHINESE = re.compile("[\u4e00-\u9fff]")
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_right_wide_and_on_a_phone(name, site, open_page):
-    page, log = open_page(f"{site}/zh/{name}.html")
+    page, log = open_page(f"{site}/zh/{name}.html", keep=True)
     assert not log.problems, log.problems
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     assert CHINESE.search(page.locator("article h1").inner_text())
@@ -47,7 +47,7 @@ def test_a_page_is_right_wide_and_on_a_phone(name, site, open_page):
 
 @pytest.mark.parametrize("name", COLOURED)
 def test_a_page_can_be_read_in_the_dark(name, site, open_page):
-    page, _ = open_page(f"{site}/zh/{name}.html", "dark")
+    page, _ = open_page(f"{site}/zh/{name}.html", "dark", keep=True)
     assert not (found := list(barriers(page, colours_only=True, code=False))), "\n".join(found)
 
 

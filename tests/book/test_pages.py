@@ -101,24 +101,6 @@ def test_there_is_one_search_box(address, open_page):
     assert len(search_boxes(page)) == 1, search_boxes(page)
 
 
-def test_no_line_begins_with_punctuation(address, open_page):
-    page, _ = open_page(address, keep=True)
-    unfold(page)
-    found = stranded_punctuation(page)
-    with on_a_phone(page):
-        found += stranded_punctuation(page)
-    assert not found, listed(found)
-
-
-def test_formulas_on_a_phone(address, open_page):
-    """They have the whole width, their number below; few are wider, and those show it."""
-    page, _ = open_page(address, keep=True)
-    with on_a_phone(page):
-        found, wide = mute_formulas(page), scrolling_formulas(page)
-    assert not found, listed(found)
-    assert len(wide) <= max(2, page.locator("article div.math").count() // 8), listed(wide)
-
-
 def test_the_contents_mark_the_section_in_view(address, open_page):
     page, _ = open_page(address, keep=True)
     assert not (found := [*stale_marks(page), *unmarked_links(page)]), listed(found)
@@ -145,24 +127,35 @@ def test_the_contents_mark_where_a_link_from_elsewhere_leads(name, site, open_pa
         assert marked_section(arrived) == section, target
 
 
-def test_a_wide_window_does_not_scroll_sideways(address, open_page):
+def test_a_wide_window_does_not_scroll_sideways_and_no_line_begins_with_punctuation(address, open_page):
     page, _ = open_page(address, keep=True)
     unfold(page)
-    assert not (found := sideways_scroll(page)), listed(found)
+    assert not (found := [*sideways_scroll(page), *stranded_punctuation(page)]), listed(found)
 
 
-@pytest.mark.parametrize("letters", ["the machine's", "wide"])
-def test_a_phone_does_not_scroll_sideways_and_cuts_nothing_off(address, letters, open_page):
+def test_nor_does_a_phone_where_formulas_have_the_whole_width(address, open_page):
+    """And their number below; few are wider, and those show it. Nothing is cut off, whatever the letters."""
     page, _ = open_page(address, keep=True)
-    with on_a_phone(page, wide_letters=letters == "wide"):
-        found = [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
+    found = []
+    with on_a_phone(page):
+        found += [*stranded_punctuation(page), *mute_formulas(page), *narrow(page)]
+        wide = scrolling_formulas(page)
+    with on_a_phone(page, wide_letters=True):
+        found += narrow(page)
     assert not found, listed(found)
+    assert len(wide) <= max(2, page.locator("article div.math").count() // 8), listed(wide)
+
+
+def narrow(page) -> list[str]:
+    """What a narrow window does to a page."""
+    return [*sideways_scroll(page), *cut_formulas(page), *squeezed_formulas(page), *clipped_cells(page)]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nobody_is_shut_out(name, site, open_page):
     page, _ = open_page(f"{site}/{name}.html", keep=True)
-    assert not (found := list(barriers(page, code=name in ("book/index", "book/04-ddim")))), listed(found)
+    asked = {"colours": name in (*FEW, *LIVE), "code": name in ("book/index", "book/04-ddim")}
+    assert not (found := list(barriers(page, **asked))), listed(found)
 
 
 @pytest.mark.parametrize("name", ["book/index", "book/04-ddim", "book/checked-equations"])

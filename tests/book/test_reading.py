@@ -168,7 +168,8 @@ def test_figures_are_enlarged(name, site, open_page):
     images = page.locator("article figure img:not(.explore img, .animation img)").all()
     assert len(images) == page.locator("button.enlarge").count()
     dialog = page.locator("dialog.enlarged")
-    for i, image in enumerate(images[:3]):
+    first = WITH_FIGURES.index(name)  # each page tries another way in and out, and some all of them
+    for i, image in enumerate(images[: 3 if name in WITH_FIGURES[::4] else 1], first):
         button = image.locator("xpath=following-sibling::button")
         image.scroll_into_view_if_needed()
         at_rest(page)
@@ -182,9 +183,9 @@ def test_figures_are_enlarged(name, site, open_page):
         assert large.get_attribute("alt") == image.get_attribute("alt")
         assert large.bounding_box()["width"] > 1.2 * shown or shown >= large.evaluate("e => e.naturalWidth")
         assert dialog.evaluate("e => e.contains(document.activeElement) && e.matches(':modal')")
-        if i == 0:
+        if i % 3 == 0:
             dialog.get_by_role("button").click()
-        elif i == 1:
+        elif i % 3 == 1:
             large.click()
         else:
             page.keyboard.press("Escape")
