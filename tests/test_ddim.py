@@ -342,9 +342,12 @@ def test_the_plan_of_every_number_of_steps() -> None:
 @pytest.mark.filterwarnings("ignore:sampling starts at")  # "leading" stops short of T
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_number_of_steps_ends_at_x0(dtype: torch.dtype) -> None:
-    """Every S from 1 to 1000, the spacing and eta taking turns: S calls at the right times, x_0 at the end, no NaN."""
+    """Every S from 1 to 1000 (in float64 one in seven): S calls at the right times, x_0 at the end, no NaN.
+
+    The spacing and eta take turns.
+    """
     x0, x_T = torch.tensor([0.7, -1.3], dtype=dtype), torch.tensor([1.9, 0.4], dtype=dtype)
-    for S in range(1, 1001):
+    for S in range(1, 1001) if dtype == torch.float32 else range(1, 1001, 7):
         spacing, eta = SPACINGS[S % 4], (0.0, 0.0, 0.5, 1.0, "sigma_hat")[S % 5]
         model = Counted(LINEAR, x0)
         generator = torch.Generator().manual_seed(S)

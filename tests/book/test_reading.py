@@ -86,11 +86,10 @@ def test_every_folded_solution_opens(name, site, open_page):
     assert not list(formulas(page))
 
 
-@pytest.mark.parametrize("term", ["variance", "Markov"])
-def test_search_finds_a_term(term, site, open_page):
+def test_search_finds_a_term(site, open_page):
     page, log = open_page(f"{site}/book/index.html")
     page.locator(".search-button-field").click()
-    page.get_by_role("searchbox").or_(page.locator("dialog input[type=search]")).first.fill(term)
+    page.get_by_role("searchbox").or_(page.locator("dialog input[type=search]")).first.fill("Markov")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=*")
     result = page.locator("#search-results li > a").filter(has_text="forward process").first

@@ -27,7 +27,7 @@ from diffnotes.training.loop import TrainConfig, Trainer, fit
 from diffnotes.training.networks import UNet
 
 SCHEDULE = NoiseSchedule.linear(T=50)
-CONFIG = TrainConfig(steps=60, batch=8, accumulate=2, label_drop=0.3, warmup=5, save_every=2, keep=2)
+CONFIG = TrainConfig(steps=30, batch=8, accumulate=2, label_drop=0.3, warmup=5, save_every=2, keep=2)
 
 
 def network() -> UNet:
