@@ -25,8 +25,9 @@ import signal
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,8 +302,11 @@ def run(tree: ast.Module, state: dict[str, Any]) -> None:
     exec(compile(tree, "cell", "exec"), state)
 
 
-def failures(mutant: Mutant, state: dict[str, Any], lines: set[int]) -> set[int]:
-    """The lines of the checks that fail on a mutant; all of them where it raises anything else."""
+def failures(mutant: Mutant, state: dict[str, Any], lines: set[int], kind: type[Exception]) -> set[int]:
+    """The lines of the checks that fail on a mutant, raising `kind`; all of them where anything else is raised.
+
+    But where the kind is that of a failed check, nothing else counts: it is a wrong equation that cannot be computed.
+    """
     failed: set[int] = set()
     within_slip = 0
 
@@ -315,7 +319,7 @@ def failures(mutant: Mutant, state: dict[str, Any], lines: set[int]) -> set[int]
             site = max((n for n in lines if n <= line), default=line)
             try:
                 function(*args, **options)
-            except Exception:
+            except kind:
                 if within_slip:
                     raise
                 failed.add(site)
@@ -340,11 +344,13 @@ def failures(mutant: Mutant, state: dict[str, Any], lines: set[int]) -> set[int]
     try:
         run(mutant.tree, state)
     except BaseException:
-        return lines
+        return failed if kind is check.CheckFailed else lines
     return failed
 
 
-def forked(mutant: Mutant, state: dict[str, Any], lines: set[int], seconds: float) -> tuple[int, int]:
+def forked(
+    mutant: Mutant, state: dict[str, Any], lines: set[int], seconds: float, kind: type[Exception]
+) -> tuple[int, int]:
     """Start a process for one mutant; its id, and the end of a pipe that will hold the lines that failed."""
     read, write = os.pipe()
     if child := os.fork():
@@ -355,18 +361,25 @@ def forked(mutant: Mutant, state: dict[str, Any], lines: set[int], seconds: floa
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    os.write(write, json.dumps(sorted(failures(mutant, state, lines))).encode() + b"\n")
+    os.write(write, json.dumps(sorted(failures(mutant, state, lines, kind))).encode() + b"\n")
     os._exit(0)
 
 
-def tried(found: list[Mutant], state: dict[str, Any], lines: set[int], seconds: float, jobs: int) -> None:
+def tried(
+    found: list[Mutant],
+    state: dict[str, Any],
+    lines: set[int],
+    seconds: float,
+    jobs: int,
+    kind: type[Exception] = Exception,
+) -> None:
     """Run all mutants, `jobs` at a time, and write down what failed."""
     running: dict[int, tuple[Mutant, int]] = {}
     waiting = list(reversed(found))
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            child, pipe = forked(mutant, state, lines, seconds)
+            child, pipe = forked(mutant, state, lines, seconds, kind)
             running[child] = mutant, pipe
         child, _ = os.wait()
         mutant, pipe = running.pop(child)
@@ -397,15 +410,18 @@ def cells_in_turn(
             run(tree, state)
 
 
-def needed(trees: Sequence[ast.Module], wanted: set[int]) -> list[ast.Module]:
-    """What some cells depend on, by the names that statements give, change and use: all cells, cut down to that."""
+def needed(trees: Sequence[ast.Module], wanted: Callable[[int, ast.stmt], bool]) -> list[ast.Module]:
+    """What some statements depend on, by the names that statements give, change and use: all cells, cut down to that.
+
+    `wanted` says of the number of a cell and a statement of it whether the statement is one of them.
+    """
     found, names = [], set[str]()
     for i in reversed(range(len(trees))):
         kept = []
         for statement in reversed(trees[i].body):
             within = [node for node in ast.walk(statement) if isinstance(node, ast.stmt)]
             given = set().union(*(gives(trees[i], node) | bases(node) for node in within))
-            if i in wanted or isinstance(statement, ast.Import | ast.ImportFrom) or given & names:
+            if wanted(i, statement) or isinstance(statement, ast.Import | ast.ImportFrom) or given & names:
                 kept.append(statement)
                 if isinstance(statement, ast.Assign | ast.FunctionDef) and not bases(statement):
                     names -= given  # what they held before has no reader
@@ -469,7 +485,7 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
         return [w for w in left if w["old"] in source and w["label"] in map(label, sites(tree).values())]
 
     wanted = {i for i, (_, source, tree) in enumerate(cells) if of(source, tree)}
-    cut = needed([tree for _, _, tree in cells], wanted)
+    cut = needed([tree for _, _, tree in cells], lambda i, _: i in wanted)
     turns = [(cell, source, tree) for (cell, source, _), tree in zip(cells, cut, strict=True) if tree.body]
     for _, source, tree, state in cells_in_turn(turns, path):
         here = of(source, tree)
@@ -477,8 +493,10 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
         for entry in here:
             changed = ast.parse(source.replace(entry["old"], entry["new"]))
             lines = {line for line, site in sites(changed).items() if label(site) == entry["label"]}
-            mutant = Mutant(0, entry["old"], entry["new"], changed, set(), None)
-            tried([mutant], state, lines, 120, 1)
+            its = {s.lineno for s in changed.body if lines & set(range(s.lineno, (s.end_lineno or 0) + 1))}
+            [cut_down] = needed([changed], partial(lambda rows, _, s: s.lineno in rows, its))
+            mutant = Mutant(0, entry["old"], entry["new"], cut_down, set(), None)
+            tried([mutant], state, lines, 120, 1, check.CheckFailed)
             if not mutant.failed:
                 problems.append(f"({entry['label']}) passes with {entry['slip']}: {entry['new']}")
     return problems + [f"({w['label']}): no cell with a check of it holds {w['old']!r}" for w in left]

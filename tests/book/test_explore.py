@@ -545,7 +545,7 @@ def test_the_book_shows_every_figure(site):
     assert set(re.findall('class="explore" data-figure="([^"]*)"', pages)) == set(FIGURES)
 
 
-@pytest.mark.parametrize("page_name", LIVE)
+@pytest.mark.parametrize("page_name", LIVE[::3])  # each figure by itself: test_all_come_to_life
 def test_figures_come_to_life_in_the_dark(page_name, site, browser):
     """And for those who want no motion, on a phone: alive, silent, open to all. (In the light: test_pages.)"""
     context = browser.new_context(viewport=NARROW, color_scheme="dark", reduced_motion="reduce")

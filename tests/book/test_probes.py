@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from probes import (
     on_a_phone,
     scrolling_formulas,
     search_boxes,
+    settle,
     sheet_and_ink,
     sideways_scroll,
     stranded_punctuation,
@@ -61,6 +63,9 @@ def site(serve, folder) -> str:
     return serve(folder)
 
 
+NUMBERS = itertools.count()
+
+
 @pytest.fixture
 def show(site, folder, open_page):
     """A function that writes the body of a page, and of others beside it, and opens the page."""
@@ -69,7 +74,12 @@ def show(site, folder, open_page):
         for name, text in {"page.html": body, **others}.items():
             page = f"{HEAD}<body><main><article><h1>A page</h1>{text}</article></main></body></html>"
             (folder / name).write_text(page)
-        return open_page(f"{site}/page.html", scheme)
+        (folder / "empty.html").write_text(f"{HEAD}<body></body></html>")
+        page, log = open_page(f"{site}/empty.html", scheme, keep=True)
+        log.problems.clear()
+        page.goto(f"{site}/page.html?{next(NUMBERS)}")  # not the page before, out of the cache
+        settle(page)
+        return page, log
 
     return open_
 

@@ -65,13 +65,34 @@ def test_what_a_cell_depends_on_is_run_and_no_more():
         "total = lambda slow: slow + len(rows)",
         "check.exact('a-c', total(1), 4)",
     ]
-    kept = needed([ast.parse(cell) for cell in cells], {3})
+    kept = needed([ast.parse(cell) for cell in cells], lambda i, _: i == 3)
     assert [ast.unparse(tree).split("\n") for tree in kept] == [
         ["import math", "rows = {}"],
         ["n = 2", "n += 1", "rows['a'] = n", "for k in 'bc':", "    rows[k] = k"],
         ["total = lambda slow: slow + len(rows)"],
         ["check.exact('a-c', total(1), 4)"],
     ]
+    assert (
+        ast.unparse(needed([ast.parse("a = 1\nb = a\nc = 2\nprint(b)")], lambda _, s: s.lineno == 2)[0])
+        == "a = 1\nb = a"
+    )
+
+
+def test_a_wrong_equation_that_cannot_be_computed_is_told(tmp_path):
+    code = "from diffnotes.book import check\na = 2.0\ncheck.exact('a-b', a * a, 4.0)"
+    cell = {"cell_type": "code", "id": "c", "source": code.splitlines(keepends=True), "outputs": []}
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}), "utf-8")
+    asked = [
+        {"label": "a-b", "old": "a * a", "new": new, "slip": "a slip"} for new in ("a", "nosuch * a", "[a]", "2 * a")
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", TRY, str(tmp_path / "a.ipynb"), json.dumps(asked)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found == [f"(a-b) passes with a slip: {new}" for new in ("nosuch * a", "[a]", "2 * a")], ran.stderr
 
 
 @pytest.mark.slow
