@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from probes import LOOPBACK, WIDE, Log, at_rest, settle
 from site_map import HTML
 
@@ -60,10 +60,11 @@ def site(serve: Callable[[Path], str]) -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     # Without these flags Chromium itself asks hosts outside, which has nothing to do with the page.
+    alone = [f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {LOOPBACK}"]
     quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet + root)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=alone + quiet + root)
         yield browser
         browser.close()
 
@@ -74,11 +75,19 @@ def kept(browser: Browser) -> Iterator[dict[str, tuple[Page, Log]]]:
     pages: dict[str, tuple[Page, Log]] = {}
     yield pages
     for page, _ in pages.values():
-        page.context.close()
+        page.close()
+
+
+@pytest.fixture(scope="session")
+def shared(browser: Browser) -> Iterator[BrowserContext]:
+    """The context of the pages that are kept: what one has loaded, the others have in the cache."""
+    context = browser.new_context(viewport=WIDE, service_workers="block")
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page, Log]]]:
+def open_page(browser: Browser, shared: BrowserContext, kept: dict) -> Iterator[Callable[..., tuple[Page, Log]]]:
     """A function that opens an address in a fresh context and waits until the page has settled.
 
     With `keep=True` a page that was opened before is given again, wide, and turned dark or light.
@@ -95,17 +104,19 @@ def open_page(browser: Browser, kept: dict) -> Iterator[Callable[..., tuple[Page
                 page.wait_for_function("document.getAnimations().every(animation => animation.playState !== 'running')")
             return page, log
         while len(kept) >= MOST_KEPT:
-            kept.pop(next(iter(kept)))[0].context.close()
-        context = browser.new_context(viewport=WIDE, color_scheme=scheme, service_workers="block")
+            kept.pop(next(iter(kept)))[0].close()
+        context = shared
+        if not keep:
+            context = browser.new_context(viewport=WIDE, service_workers="block")
+            own.append(context)
         context.set_default_timeout(120_000)  # a busy machine
-        log = Log(context)
         page = context.new_page()
+        log = Log(page if keep else context)
+        page.emulate_media(color_scheme=scheme)
         page.goto(address)
         settle(page)
         if keep:
             kept[address] = page, log
-        else:
-            own.append(context)
         return page, log
 
     yield go

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response, Route
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
 
 LOOPBACK = "127.0.0.1"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
@@ -24,22 +24,22 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
 
 
 class Log:
-    """What goes wrong while a context's pages load and are used. Only loopback is let through."""
+    """What goes wrong while a page, or a context's pages, load and are used. (The browser reaches loopback only.)"""
 
-    def __init__(self, context: BrowserContext) -> None:
+    def __init__(self, pages: Page | BrowserContext) -> None:
         self.problems: list[str] = []
-        context.route("**/*", self._gate)
-        context.on("requestfailed", self._failed)
-        context.on("response", self._answered)
-        context.on("console", self._said)
-        context.on("weberror", lambda error: self.problems.append(f"an uncaught error: {error.error}"))
-
-    def _gate(self, route: Route) -> None:
-        if urlsplit(route.request.url).hostname == LOOPBACK:
-            route.continue_()
+        pages.on("request", self._asked)
+        pages.on("requestfailed", self._failed)
+        pages.on("response", self._answered)
+        pages.on("console", self._said)
+        if isinstance(pages, Page):
+            pages.on("pageerror", lambda error: self.problems.append(f"an uncaught error: {error}"))
         else:
-            self.problems.append(f"a request leaves the page: {route.request.url}")
-            route.abort("internetdisconnected")
+            pages.on("weberror", lambda error: self.problems.append(f"an uncaught error: {error.error}"))
+
+    def _asked(self, request: Request) -> None:
+        if urlsplit(request.url).hostname not in (LOOPBACK, None):  # None: what is in the page itself
+            self.problems.append(f"a request leaves the page: {request.url}")
 
     def _failed(self, request: Request) -> None:
         # A page that is left while something loads aborts it; that is no fault of the page.
