@@ -29,8 +29,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY)  ## render the book, from the notebooks as they are saved, into _build/html; the Chinese edition into its zh/
-	$(BIN)/jupyter-book build . --all -W -n --keep-going
-	$(BIN)/python tools/chinese.py
+	$(BIN)/python -m tools.book
 
 translation: $(READY)  ## list what the Chinese edition lacks, and what is stale in it
 	$(BIN)/python tools/translation.py

@@ -1,4 +1,4 @@
-"""Build the Chinese edition into _build/html/zh, after the English one: `python tools/chinese.py`.
+"""The Chinese edition: its sources, and its place in _build/html/zh. (tools/book.py builds both.)
 
 A page of it is the translation in book/zh with the outputs and figures of its English twin. It is a Sphinx extension
 too, for both: a section has the id that it has in English, and each page has a link to its twin, at the same section.
@@ -12,8 +12,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ CAPTIONS = {"Chapters": "正文", "Reference": "参考"}
 
 def prepare() -> None:
     """Write what Jupyter Book needs into _build/zh: pages, contents, configuration, anchors."""
-    from tools.translation import COMMENT, twins
+    from tools.translation import COMMENT, twins  # not where Sphinx imports this as an extension
 
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(ROOT / "book", SOURCE / "book", ignore=shutil.ignore_patterns("zh", "*.ipynb", "*.md"))
@@ -54,8 +53,7 @@ def prepare() -> None:
         for title, anchor in zip(titles(SOURCE / "book" / english.name), map(slugify, titles(english)), strict=False):
             if slugs.setdefault(title, anchor) != anchor:
                 raise ValueError(f"{chinese.name}: the heading {title!r} stands for {anchor} and for {slugs[title]}")
-        built = BUILT / "book" / f"{english.stem}.html"
-        ids[f"book/{english.stem}"] = re.findall(r'<section[^>]* id="([^"]+)"', built.read_text("utf-8"))
+        ids[f"book/{english.stem}"] = section_ids(titles(english))
     ANCHORS.write_text(json.dumps({"slugs": slugs, "ids": ids}, ensure_ascii=False), "utf-8")
     (SOURCE / "terms.txt").write_text("\n".join(f"{term} 1000" for term in terms()), "utf-8")
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
@@ -129,11 +127,18 @@ def in_chinese(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def build() -> int:
-    """Build it, warnings as errors, and lay it beside the English pages; what is the same file is stored once."""
-    prepare()
-    command = ["build", str(SOURCE), "--path-output", str(SOURCE), "--all", "-W", "-n", "--keep-going"]
-    status = subprocess.run([Path(sys.executable).with_name("jupyter-book"), *command], check=False).returncode
+def section_ids(titles: Sequence[str]) -> list[str]:
+    """The ids that docutils gives to sections with these titles."""
+    ids: list[str] = []
+    numbers = itertools.count(1)
+    for title in titles:
+        wanted = nodes.make_id(nodes.fully_normalize_name(title))
+        ids.append(wanted if wanted and wanted not in ids else f"id{next(numbers)}")
+    return ids
+
+
+def lay_beside() -> None:
+    """Lay what was built beside the English pages; what is the same file is stored once."""
     made, target = SOURCE / "_build" / "html", BUILT / "zh"
     shutil.rmtree(target, ignore_errors=True)
 
@@ -145,7 +150,6 @@ def build() -> int:
             shutil.copy2(source, destination)
 
     shutil.copytree(made, target, copy_function=copy)
-    return status
 
 
 # ---- the Sphinx extension -------------------------------------------------------------------------------------------
@@ -204,8 +208,3 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", mark_english)
     app.connect("html-page-context", link_to_twin, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    sys.exit(build())

@@ -20,6 +20,8 @@ from probes import (
 )
 from site_map import PAGES, built
 
+from tools import chinese
+
 pytestmark = pytest.mark.browser
 COLOURED = ["book/index", "book/04-ddim", "book/glossary"]
 READ_OUT = [*COLOURED, "book/01-forward-deeper", "book/05-images", "book/stuck", "book/api", "book/checked-equations"]
@@ -59,6 +61,10 @@ def equations(name: str) -> list[tuple[str, str]]:
     """Each equation's id and number."""
     numbered = r'<div class="math[^>]* id="([^"]+)">\s*<span class="eqno">\D*([\d.]+)'
     return re.findall(numbered, built(name).read_text("utf-8"))
+
+
+def test_ids_are_those_of_docutils():
+    assert chinese.section_ids(["A b", "A b!", "On $x_t$", "$", "a B"]) == ["a-b", "id1", "on-x-t", "id2", "id3"]
 
 
 @pytest.mark.parametrize("name", PAGES)
