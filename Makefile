@@ -73,9 +73,10 @@ notebooks: $(READY)  ## run every notebook and save it with its outputs (BOOK=bo
 live: $(READY)  ## export the chapters for JupyterLab, Colab and GitHub to _build/live: numbered equations, links that work
 	$(BIN)/python -m tools.live
 
-serve: book  ## build, then serve the book on http://localhost:8000 (PORT=8001: there)
+serve: $(READY)  ## build, then serve the book on http://localhost:8000 (PORT=8001: there)
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2> /dev/null \
 		|| { echo "port $(PORT) is taken, or none: make serve PORT=8001"; exit 1; }
+	@$(MAKE) --no-print-directory book
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 lab: live  ## open the exported chapters in JupyterLab (made anew each time: save what you change under another name)
