@@ -972,3 +972,11 @@ def test_the_ode_solver_may_try_a_step_beyond_the_data(monkeypatch: pytest.Monke
     monkeypatch.setattr(integrate, "solve_ivp", solve_ivp)
     ode_jump(LINEAR, mixture().eps, draw(2, 2), 2, 0)
     assert tried[0].tolist() == [0.0] * 4
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("sampler", [ddim_sample, ddim_encode, dpmpp_2m_sample])
+@pytest.mark.parametrize("x", [torch.tensor(0.5), torch.zeros(2, 2, dtype=torch.int64)])
+def test_what_is_no_batch_is_refused_before_the_model_is_asked(sampler: Any, x: Tensor) -> None:
+    with pytest.raises(ValueError, match="x must"):
+        sampler(LINEAR, lambda x, t: pytest.fail("asked"), x, 5)

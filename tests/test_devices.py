@@ -19,7 +19,7 @@ from devices import NoFloat64, Ops, fake, grown
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, ode_jump, slerp
+from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, ode_jump, ode_rhs, slerp
 from diffnotes.forward import prior_kl, q_marginal, q_sample, q_step
 from diffnotes.guidance import guided
 from diffnotes.metrics import energy_distance, frechet_distance, noise_floor, sliced_wasserstein
@@ -180,6 +180,7 @@ NEEDS_FLOAT64: dict[str, tuple[str, Work]] = {  # what is named, and the call
     "NoiseSchedule": ("the device of betas", lambda x, t: NoiseSchedule(x.abs()[0])),
     "from_alpha_bars": ("the device of alpha_bars", lambda x, t: NoiseSchedule.from_alpha_bars(x[0])),
     "prior_kl": ("the device of x0", lambda x, t: prior_kl(LINEAR, x)),
+    "ode_rhs": ("the device of x_bar", lambda x, t: ode_rhs(GAUSS.eps, x, 0.5)),
     "ode_jump": ("the device of x_t", lambda x, t: ode_jump(LINEAR, GAUSS.eps, x, 500)),
     "energy_distance": ("the device of x", lambda x, t: energy_distance(x, x)),
     "energy_distance, y": ("the device of y", lambda x, t: energy_distance(torch.zeros(4, 2), x)),

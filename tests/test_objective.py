@@ -484,3 +484,16 @@ def test_no_examples_have_no_terms(chunk: int) -> None:
     terms = vlb_terms(s, lambda x, t: x, x, chunk=chunk)
     assert (terms.L_t.shape, terms.bound.shape) == ((0, 3), (0,))
     assert simple_loss(s, lambda x, t: x, x, 1, x).shape == (0,)
+
+
+def test_the_noise_of_the_terms_has_the_dtype_of_x0() -> None:
+    """And is drawn for t = 1 first: sqrt(1 - alpha_bar_1) of it is what the model sees of x_0 = 0."""
+    seen = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(x_t)
+        return torch.zeros_like(x_t)
+
+    vlb_terms(LINEAR, model, torch.zeros(3, 2, dtype=F64), ts=[2], generator=seeded())
+    noise = torch.randn(3, 2, dtype=F64, generator=seeded())
+    torch.testing.assert_close(seen[0], LINEAR.sqrt_one_minus_alpha_bars[1] * noise, rtol=4 * EPS, atol=0.0)

@@ -708,3 +708,10 @@ def test_times_of_numpy_and_torch_are_times() -> None:
     for steps in (2.0, [1.5, 4.0], [math.nan], True):
         with pytest.raises(ValueError, match="steps must be a whole number, got"):
             s.pairs(steps)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+@pytest.mark.parametrize("x", [torch.tensor(0.5), torch.zeros(2, 2, dtype=torch.int64)])
+def test_what_is_no_batch_is_refused_before_the_model_is_asked(x: Tensor) -> None:
+    with pytest.raises(ValueError, match="x must"):
+        ddpm_sample(NoiseSchedule.linear(1000), lambda x, t: pytest.fail("asked"), x, steps=5)
