@@ -176,7 +176,8 @@ def notebooks(job: Job) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     which = "01-forward-deeper" if job.tiny else "*"
     paths = sorted(ROOT.glob(f"book/{which}.ipynb"), key=lambda path: path.stem)
-    many = [] if lacking("xdist") else ["-n", (os.cpu_count() or 1) // 2 or 1, "--dist", "loadscope"]
+    at_once = (os.cpu_count() or 1) // 2
+    many = [] if at_once < 2 or lacking("xdist") else ["-n", at_once, "--dist", "loadscope"]
     needed = ["nbval", "ipykernel", "matplotlib", "sympy", "scipy", "ipywidgets", "ot", "yaml"]
     run_pytest(job, needed, *many, "--nbval", "--nbval-current-env", *paths)
 
