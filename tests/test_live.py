@@ -15,6 +15,8 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import v4
 
+pytest.importorskip("sphinx", reason="needs the extra `book`")
+
 from tools import account, launch, live
 
 HTML = live.ROOT / "_build" / "html"

@@ -20,6 +20,8 @@ from probes import (
 )
 from site_map import PAGES, built
 
+pytest.importorskip("sphinx", reason="needs the extra `book`")
+
 from tools import chinese
 
 pytestmark = pytest.mark.browser

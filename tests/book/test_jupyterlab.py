@@ -18,6 +18,9 @@ from probes import LOOPBACK
 from site_map import ROOT
 
 from diffnotes.book.ledger import syntax_tree
+
+pytest.importorskip("sphinx", reason="needs the extra `book`")
+
 from tools import live
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
