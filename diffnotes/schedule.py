@@ -16,13 +16,13 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, Integer
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffnotes.arguments import (
     check_floating,
@@ -237,10 +237,8 @@ class NoiseSchedule:
 
         It is looked for inside DataParallel and the like, and inside functools.partial, too.
         """
-        T = getattr(model, "T", None)
-        while T is None and isinstance(model, (partial, nn.Module)):
-            model = getattr(model, "func" if isinstance(model, partial) else "module", None)
-            T = getattr(model, "T", None)
+        while (T := getattr(model, "T", None)) is None and model is not None:
+            model = getattr(model, "module", getattr(model, "func", None))
         if isinstance(T, int) and T != self.T:
             raise ValueError(f"model must be made for the schedule's T = {self.T}, got one for T = {T}")
 
