@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import check_batch, per_example
+from diffnotes.arguments import check_batch, check_floating, per_example
 from diffnotes.schedule import Batch, NoisePredictor, NoiseSchedule, PerStep, Spacing, Steps, Time
 
 Predicts = Literal["eps", "x0", "v"]
@@ -235,13 +235,17 @@ def _levels_at(schedule: NoiseSchedule, t: Time, **tensors: Tensor) -> tuple[Ten
 def ask(model: NoisePredictor, x: Batch, t: int) -> Tensor:
     """The model's eps for a batch that stands at t, once it is known to be floating point and shaped like x."""
     eps = model(x, torch.full(x.shape[:1], t, device=x.device))
-    check_batch(x=x, eps=eps)
+    check_floating(eps=eps)
+    if eps.shape != x.shape:
+        raise ValueError(f"eps must be shaped like x, {tuple(x.shape)}, got {tuple(eps.shape)}")
     return eps
 
 
 def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generator | None = None) -> None:
     """Raise ValueError unless x is a floating-point batch and whatever else is given suits it."""
-    check_batch(x=x)
+    check_floating(x=x)
+    if not x.ndim:
+        raise ValueError("x must have shape (batch, ...), got ()")
     if clip is not None and not (isinstance(clip, Real) and 0 < clip < math.inf):
         raise ValueError(f"clip must be > 0 and finite, got {clip!r}")
     if generator is not None and generator.device != x.device:
