@@ -97,6 +97,7 @@ def open_page(browser: Browser, shared: BrowserContext, kept: dict) -> Iterator[
     def go(address: str, scheme: str = "light", keep: bool = False) -> tuple[Page, Log]:
         if keep and address in kept:
             page, log = kept[address]
+            page.bring_to_front()  # behind another one it would be drawn once a second
             page.set_viewport_size(WIDE)
             if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") != (scheme == "dark"):
                 page.emulate_media(color_scheme=scheme)
