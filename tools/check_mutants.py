@@ -25,9 +25,8 @@ import signal
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -410,10 +409,10 @@ def cells_in_turn(
             run(tree, state)
 
 
-def needed(trees: Sequence[ast.Module], wanted: Callable[[int, ast.stmt], bool]) -> list[ast.Module]:
+def needed(trees: Sequence[ast.Module], wanted: Collection[tuple[int, int]]) -> list[ast.Module]:
     """What some statements depend on, by the names that statements give, change and use: all cells, cut down to that.
 
-    `wanted` says of the number of a cell and a statement of it whether the statement is one of them.
+    `wanted` has the number of the cell and the first line of each statement.
     """
     found, names = [], set[str]()
     for i in reversed(range(len(trees))):
@@ -421,7 +420,7 @@ def needed(trees: Sequence[ast.Module], wanted: Callable[[int, ast.stmt], bool])
         for statement in reversed(trees[i].body):
             within = [node for node in ast.walk(statement) if isinstance(node, ast.stmt)]
             given = set().union(*(gives(trees[i], node) | bases(node) for node in within))
-            if wanted(i, statement) or isinstance(statement, ast.Import | ast.ImportFrom) or given & names:
+            if (i, statement.lineno) in wanted or isinstance(statement, ast.Import | ast.ImportFrom) or given & names:
                 kept.append(statement)
                 if isinstance(statement, ast.Assign | ast.FunctionDef) and not bases(statement):
                     names -= given  # what they held before has no reader
@@ -484,8 +483,8 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
     def of(source: str, tree: ast.Module) -> list[Mapping[str, str]]:
         return [w for w in left if w["old"] in source and w["label"] in map(label, sites(tree).values())]
 
-    wanted = {i for i, (_, source, tree) in enumerate(cells) if of(source, tree)}
-    cut = needed([tree for _, _, tree in cells], lambda i, _: i in wanted)
+    wanted = {(i, s.lineno) for i, (_, source, tree) in enumerate(cells) if of(source, tree) for s in tree.body}
+    cut = needed([tree for _, _, tree in cells], wanted)
     turns = [(cell, source, tree) for (cell, source, _), tree in zip(cells, cut, strict=True) if tree.body]
     for _, source, tree, state in cells_in_turn(turns, path):
         here = of(source, tree)
@@ -493,8 +492,8 @@ def unnoticed(path: Path, wrong: Sequence[Mapping[str, str]]) -> list[str]:
         for entry in here:
             changed = ast.parse(source.replace(entry["old"], entry["new"]))
             lines = {line for line, site in sites(changed).items() if label(site) == entry["label"]}
-            its = {s.lineno for s in changed.body if lines & set(range(s.lineno, (s.end_lineno or 0) + 1))}
-            [cut_down] = needed([changed], partial(lambda rows, _, s: s.lineno in rows, its))
+            its = {(0, s.lineno) for s in changed.body if lines & set(range(s.lineno, (s.end_lineno or 0) + 1))}
+            [cut_down] = needed([changed], its)
             mutant = Mutant(0, entry["old"], entry["new"], cut_down, set(), None)
             tried([mutant], state, lines, 120, 1, check.CheckFailed)
             if not mutant.failed:

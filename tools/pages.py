@@ -19,11 +19,11 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
+from diffnotes.book.explore import SCRIPTS, STYLE
 from diffnotes.book.ledger import DEEPER
 
 ROOT = Path(__file__).resolve().parent.parent
 ON_PAPER = re.compile(r"<!-- printed: (.*?)\[(.*?)\]\(PDF\)(.*?) -->")
-SCRIPTS = ("maths.js", "draw.js", "figures.js", "start.js")  # in this order
 
 
 def printed(app: Sphinx) -> Path:
@@ -69,7 +69,7 @@ def complete(app: Sphinx, name: str, template: str, context: dict[str, Any], doc
         return
     body = context.get("body", "")
     if '<div class="explore"' in body:
-        builder.add_css_file("explore.css")
+        builder.add_css_file(STYLE)
         for script in SCRIPTS:
             builder.add_js_file(script)
     if name == "search":

@@ -38,8 +38,7 @@ from diffnotes.schedule import NoiseSchedule, Spacing, Steps
 from diffnotes.training.checkpoint import SHIPPED
 
 FRONT = Path(__file__).resolve().parent.parent / "book" / "images" / "first-minute.png"
-Number = float | int  # because beartype, as PEP 484 does not, tells 1 from 1.0
-Pair = tuple[Number, Number]
+Pair = tuple[float, float]
 LINEAR = NoiseSchedule.linear(T=1000)
 # the forty times of chapter 2's three rows, closer together near the data
 GROWING = NoiseSchedule(torch.logspace(-5, math.log10(0.06), 1000, dtype=torch.float64))
@@ -57,7 +56,7 @@ def _mixed(k: Any) -> Any:
 
 
 def uniform(seed: int, i: Any) -> Any:
-    """Number i of the stream `seed`, in (0, 1); i may be an array. A hash of the two, in 32-bit integers."""
+    """float i of the stream `seed`, in (0, 1); i may be an array. A hash of the two, in 32-bit integers."""
     i = np.asarray(i, dtype=np.uint32)
     return (_mixed(_mixed([seed]) + i.reshape(-1) * np.uint32(0x9E3779B9)).reshape(i.shape) + 0.5) / 2**32
 
@@ -83,7 +82,7 @@ def sample(mixture: GaussianMixture, n: int, seed: int) -> Tensor:
     return mixture.means[k] + torch.einsum("nde,ne->nd", roots[k], z)
 
 
-def swiss_roll(n: int, seed: int, noise: Number = 0.05) -> Tensor:
+def swiss_roll(n: int, seed: int, noise: float = 0.05) -> Tensor:
     """n points of `data.swiss_roll`, from the streams `seed` and `seed + 1`."""
     share = torch.from_numpy(uniform(seed, np.arange(n)))
     u = math.pi * (1.5 + 3 * share)
@@ -105,7 +104,7 @@ def crowd(labels: Sequence[int] = (0, 1, 2)) -> GaussianMixture:
 # ---- chapter 1 ----------------------------------------------------------------------------------------------------
 
 
-def two_bells(t: int = 200, half: Number = 1.0) -> Figure:
+def two_bells(t: int = 200, half: float = 1.0) -> Figure:
     """Left: two bell curves side by side, a red one and a blue one, which overlap in part. Right: the
     probability of a right guess of the colour falls from 1 at small t to one half at t = 1000, and a dot
     marks t = 200 at 0.92.
@@ -126,7 +125,7 @@ def two_bells(t: int = 200, half: Number = 1.0) -> Figure:
     return fig
 
 
-def root(power: Number = 1.0, beta: Number = 0.02, start: Number = 1.0) -> Figure:
+def root(power: float = 1.0, beta: float = 0.02, start: float = 1.0) -> Figure:
     """The variance over 200 steps for p = 1: it starts at 1 and falls to about one half, where it stays. A
     dashed line marks 1.
     """
@@ -144,7 +143,7 @@ def root(power: Number = 1.0, beta: Number = 0.02, start: Number = 1.0) -> Figur
 # ---- chapter 2 ----------------------------------------------------------------------------------------------------
 
 
-def reverse_step(x: Number = -0.6, beta: Number = 0.3, bar: Number = 0.8, mirrored: bool = False) -> Figure:
+def reverse_step(x: float = -0.6, beta: float = 0.3, bar: float = 0.8, mirrored: bool = False) -> Figure:
     """Over the point at t - 1: two grey humps where points live, a dashed bell for the forward step to x_t, and
     their product, a blue curve with two humps. A dotted Gaussian of the same mean and width peaks in the
     valley between them.
@@ -175,7 +174,7 @@ def line_data(mirrored: bool) -> GaussianMixture:
     return GaussianMixture(mixture.weights, sign * mixture.means, mixture.covariances)
 
 
-def two_steps(bar: Number, beta: Number) -> NoiseSchedule:
+def two_steps(bar: float, beta: float) -> NoiseSchedule:
     """The first step leads to alpha_bar = `bar`, the second adds `beta`."""
     return NoiseSchedule.from_alpha_bars(torch.tensor([bar, bar * (1 - beta)], dtype=torch.float64))
 
@@ -203,7 +202,7 @@ def drift(x: Pair = (1.7, -0.5), t: int = 20, seed: int = 3) -> Figure:
 # ---- chapter 3 ----------------------------------------------------------------------------------------------------
 
 
-def two_states(step1: Number = 0.1, step2: Number = 0.3, step3: Number = 0.3) -> Figure:
+def two_states(step1: float = 0.1, step2: float = 0.3, step3: float = 0.3) -> Figure:
     """Two bars, each a stack of L_3, L_2, L_1 and L_0. The bar for x_0 = 0 is 1.33 nats long, with a black line
     at 1.25; the bar for x_0 = 1 is 0.39 nats long, with the line at 0.34. What sticks out beyond a line is
     the gap.
@@ -221,7 +220,7 @@ def two_states(step1: Number = 0.1, step2: Number = 0.3, step3: Number = 0.3) ->
     return fig
 
 
-def chain_terms(tossed: Sequence[Number]) -> tuple[dict[str, Any], Any, Any]:
+def chain_terms(tossed: Sequence[float]) -> tuple[dict[str, Any], Any, Any]:
     """L_3 .. L_0, -log p(x_0) and the gap of chapter 3's chain, each for x_0 = 0 and 1; step t tosses a coin now
     and then.
     """
@@ -252,7 +251,7 @@ def chain_terms(tossed: Sequence[Number]) -> tuple[dict[str, Any], Any, Any]:
 
 
 def jump(
-    x: Pair = (1.9, 1.5), t: int = 400, s: int = 200, eta: Number = 0.7, slip: bool = False, seed: int = 2
+    x: Pair = (1.9, 1.5), t: int = 400, s: int = 200, eta: float = 0.7, slip: bool = False, seed: int = 2
 ) -> Figure:
     """Three arrows, laid end to end from the origin to x_s: the guess of the data, blue; the reused noise, red;
     the fresh noise, green. Below them a bar: the squares of the last two fill the room for noise at s
@@ -289,7 +288,7 @@ def jump(
     return fig
 
 
-def ring_samples(steps: int, eta: Number, seed: int, spacing: Spacing, second: bool) -> Tensor:
+def ring_samples(steps: int, eta: float, seed: int, spacing: Spacing, second: bool) -> Tensor:
     """What the figure `steps` shows: samples of the exact model of eight humps, by DDIM or 2M."""
     model, x_T = data.ring().eps(LINEAR), normals(seed, 200, 2)
     if second:
@@ -298,7 +297,7 @@ def ring_samples(steps: int, eta: Number, seed: int, spacing: Spacing, second: b
 
 
 def counted_path(
-    schedule: NoiseSchedule, model: Any, x_T: Tensor, steps: Steps, eta: Number, spacing: Spacing, stream: int
+    schedule: NoiseSchedule, model: Any, x_T: Tensor, steps: Steps, eta: float, spacing: Spacing, stream: int
 ) -> list[Tensor]:
     """All x_t of `ddim_sample` on the way from x_T, with the noises of a stream: jump k takes n points from k n on."""
     path = [x_T]
@@ -309,7 +308,7 @@ def counted_path(
 
 
 def steps(
-    steps: int = 10, eta: Number = 0.0, seed: int = 1, spacing: Spacing = "trailing", second: bool = False
+    steps: int = 10, eta: float = 0.0, seed: int = 1, spacing: Spacing = "trailing", second: bool = False
 ) -> Figure:
     """Two hundred points near eight places on a circle, in the colours of their starts. A short line joins each
     to its place at 200 steps, which is never far.
@@ -343,7 +342,7 @@ MEASURED = SHIPPED.parent / "measured" / "images.json"
 _LEFT, _TOP, _GAP = 84, 30, 10  # pixels around the blocks, and between them
 
 
-def garments(steps: int = 20, eta: Number = 0.0) -> Figure:
+def garments(steps: int = 20, eta: float = 0.0) -> Figure:
     """Pictures of six garments in a grid: a row each for 10, 20, 50 and 100 steps, a block each for eta 0, 0.2,
     0.5 and 1. In the first block a column shows one garment, more finely from row to row; in the last it
     changes.
@@ -393,7 +392,7 @@ def forty_points(x: Pair = (-0.7, -0.5), t: int = 150) -> Figure:
     return fig
 
 
-def guided_samples(w: Number) -> dict[str, Tensor]:
+def guided_samples(w: float) -> dict[str, Tensor]:
     """What the figure `guidance` shows: samples of the tilted density, of DDPM and of DDIM."""
     n, everything, one = 250, crowd(), crowd([0])
     many, x_T = sample(one, 6000, 32), normals(31, n, 2)
@@ -411,7 +410,7 @@ def guided_samples(w: Number) -> dict[str, Tensor]:
     }
 
 
-def guidance(w: Number = 2.0) -> Figure:
+def guidance(w: float = 2.0) -> Figure:
     """Three panels with samples in red before all data in grey: the tilted density, DDPM and DDIM. Both
     samplers' clouds are narrower than the tilted one and lie further to the right, DDIM's furthest.
     """
@@ -457,7 +456,7 @@ def first_minute(at: int = 0, sampler: str = "ddim") -> Figure:
 # ---- what the pictures share --------------------------------------------------------------------------------------
 
 
-def _row(n: int, size: Pair, widths: Sequence[Number] | None = None) -> tuple[Figure, list[Axes]]:
+def _row(n: int, size: Pair, widths: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
     fig = Figure(figsize=size, layout="constrained")
     return fig, list(fig.subplots(1, n, squeeze=False, width_ratios=widths)[0])
 
@@ -471,7 +470,7 @@ def _arrow(ax: Axes, start: Any, end: Any, colour: str, style: str = "-") -> Non
     ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=look)
 
 
-def _plane(ax: Axes, limit: Number, shift: Number = 0.0) -> None:
+def _plane(ax: Axes, limit: float, shift: float = 0.0) -> None:
     ax.set(xlim=(shift - limit, shift + limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set(visible=True, color="0.8")
 
@@ -523,7 +522,7 @@ def picture(name: str, **state: Any) -> tuple[bytes, tuple[int, int]]:
 
 def still(name: str) -> tuple[bytes, dict[str, Any]]:
     """The picture of this name, and what `explore` says of it: its figure, state, words and size."""
-    figure, state, words = VARIANTS.get(name, (name, {}, FIGURES.get(name, lambda: None).__doc__ or ""))
+    figure, state, words = VARIANTS[name] if name in VARIANTS else (name, {}, FIGURES[name].__doc__ or "")
     parameters = inspect.signature(FIGURES[figure]).parameters
     start = {key: parameter.default for key, parameter in parameters.items()} | state
     if figure == "garments":

@@ -239,9 +239,9 @@ class Shuffled:
         n, first, parts = len(self.x), step * size, []
         while first < (step + 1) * size:  # first counts examples since the start of training
             epoch, place = divmod(first, n)
-            parts.append(_order(n, epoch, seed)[place : place + (step + 1) * size - first])
+            parts.append(_order(n, epoch, seed, self.x.device)[place : place + (step + 1) * size - first])
             first += len(parts[-1])
-        index = torch.cat(parts).to(self.x.device)
+        index = torch.cat(parts)
         x, y = self.x[index], None if self.y is None else self.y[index]
         if self.flip:
             generator = Generator().manual_seed(seed_of(seed, "flip", step))
@@ -251,9 +251,9 @@ class Shuffled:
 
 
 @lru_cache(maxsize=2)  # as a batch may run over from one epoch into the next
-def _order(n: int, epoch: int, seed: int) -> Tensor:
-    """The order in which an epoch shows n examples."""
-    return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "order", epoch)))
+def _order(n: int, epoch: int, seed: int, device: torch.device) -> Tensor:
+    """The order in which an epoch shows n examples, which goes to their device once per epoch, not with each batch."""
+    return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, "order", epoch))).to(device)
 
 
 class Drawn:

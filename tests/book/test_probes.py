@@ -55,7 +55,9 @@ FAR = "<p style='height: 5000px'>far</p>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("pages")
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "empty.html").write_text(f"{HEAD}<body></body></html>")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,6 @@ def show(site, folder, open_page):
         for name, text in {"page.html": body, **others}.items():
             page = f"{HEAD}<body><main><article><h1>A page</h1>{text}</article></main></body></html>"
             (folder / name).write_text(page)
-        (folder / "empty.html").write_text(f"{HEAD}<body></body></html>")
         page, log = open_page(f"{site}/empty.html", scheme, keep=True)
         log.problems.clear()
         page.goto(f"{site}/page.html?{next(NUMBERS)}")  # not the page before, out of the cache

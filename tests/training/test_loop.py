@@ -463,7 +463,7 @@ def test_a_step_makes_no_stray_cpu_tensor_and_no_wait(monkeypatch):
         with torch.device("meta"):
             net = UNet(channels=1, T=50, width=4, multipliers=(1, 2), classes=3, dropout=0.1)
             data = torch.zeros(20, 1, 4, 4), torch.zeros(20, dtype=torch.long)
-        monkeypatch.setattr(loop, "_order", lambda n, epoch, seed: torch.arange(n, device="meta"))
+        monkeypatch.setattr(loop, "_order", lambda n, epoch, seed, device: torch.arange(n, device="meta"))
         monkeypatch.setattr(SCHEDULE.__class__, "to", lambda self, device: schedule)
         schedule = NoiseSchedule(torch.full((50,), 0.1, device="meta", dtype=torch.float64))
         trainer = Trainer(schedule, net, data, quick(batch=8, accumulate=2, label_drop=0.5))
