@@ -4,7 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.chinese import ROOT, SOURCE, lay_beside, prepare
+import yaml
+
+from tools.chinese import BUILT, ROOT, SOURCE, lay_beside, prepare
+
+# where a site begins, in the place of Jupyter Book's own, which has no icon: the browser would ask for one in vain
+ROOT_PAGE = """<!DOCTYPE html>
+<html lang="{language}">
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url=book/index.html">
+<a href="book/index.html">{title}</a>
+</html>
+"""
 
 
 def command(*where: str) -> list[str]:
@@ -20,6 +33,9 @@ def main() -> int:
         chinese = subprocess.run(asked, capture_output=True, text=True, check=False)
     print(chinese.stdout + chinese.stderr, end="")
     lay_beside()
+    for folder, source, language in ((BUILT, ROOT, "en"), (BUILT / "zh", SOURCE, "zh-CN")):
+        title = yaml.safe_load((source / "_config.yml").read_text("utf-8"))["title"]
+        (folder / "index.html").write_text(ROOT_PAGE.format(language=language, title=title), "utf-8")
     return english.returncode or chinese.returncode
 
 

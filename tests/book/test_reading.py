@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 from probes import NARROW, at_rest, barriers, fold, formulas, search_boxes, settle, unfold
-from site_map import PAGES, source
+from site_map import HTML, PAGES, source
 
 pytestmark = pytest.mark.browser
 
@@ -211,10 +211,12 @@ def test_a_phone_finds_the_contents_and_the_search(site, open_page):
     assert not log.problems
 
 
-def test_the_root_leads_to_the_first_page(site, open_page):
+@pytest.mark.parametrize("root", ["", "zh/"])
+def test_the_root_leads_to_the_first_page(site, open_page, root):
+    assert 'rel="icon"' in (HTML / root / "index.html").read_text("utf-8")  # or the browser may ask for one, in vain
     page, log = open_page(f"{site}/search.html")
-    page.goto(f"{site}/")
-    page.wait_for_url("**/book/index.html")
+    page.goto(f"{site}/{root}")
+    page.wait_for_url(f"**/{root}book/index.html")
     settle(page)
     assert not log.problems
 
