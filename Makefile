@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## make .venv and install the pinned requirements and diffnotes in it
+setup: $(READY)  ## make .venv and install the pinned requirements and diffnotes in it (PYTHON=python3.13: that one, where there is no .venv yet)
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -79,8 +79,10 @@ serve: $(READY)  ## build, then serve the book on http://localhost:8000 (PORT=80
 	@$(MAKE) --no-print-directory book
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-lab: live  ## open the exported chapters in JupyterLab (made anew each time: save what you change under another name)
-	$(BIN)/jupyter lab _build/live/book
+lab: live  ## open copies of the chapters in JupyterLab, in lab/: one that is there already is kept as you left it
+	@mkdir -p lab/zh
+	@cd _build/live/book && for page in *.ipynb zh/*.ipynb; do test -e ../../../lab/$$page || cp $$page ../../../lab/$$page; done
+	$(BIN)/jupyter lab lab
 
 account:  ## NAME=you: put your GitHub account into every address of the repository
 	@$(PYTHON) tools/account.py $(NAME)

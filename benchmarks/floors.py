@@ -54,7 +54,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def jumps(kind: str, x_T: Tensor, eps: Tensor, steps: int, theirs: bool) -> dict[str, Task]:
     """Whole runs of a "DDIM" (eta = 0) or "DDPM" sampler at T = 1000, with a free model, which always returns `eps`.
 
-    diffusers' scheduler (`theirs`) is called as its documentation has it, and in the cheapest way that it allows.
+    diffusers' scheduler (`theirs`) is called as its documentation shows, and in the cheapest way that it allows.
     """
     schedule, sample = NoiseSchedule.linear(1000), ddim_sample if kind == "DDIM" else ddpm_sample
 

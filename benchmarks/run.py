@@ -56,10 +56,10 @@ def row(what: str, over: list[float], under: list[float], count: int = 1, goal: 
 
 
 def jump_rows(tiny: bool) -> Iterator[Row]:
-    """A jump on 128 images of 1 x 28 x 28, float32, the model free: the hundredth part of 125 jumps less 25.
+    """A jump on 128 images of 1 x 28 x 28, float32, with a model that costs nothing: 125 jumps less 25, over 100.
 
     Bare is `(a * x).add_(eps, alpha=b)`, and for DDPM a draw and its addition. diffusers' scheduler is called as its
-    documentation has it, or in the cheapest way: for a time that is an int, with a tuple for an answer. The goal of 5
+    documentation shows, or in the cheapest way (an int for the time, `return_dict=False`). The goal of 5
     is that of the documented call; the cheapest one has none.
     """
     shape, short, long = ((8, 1, 8, 8), 2, 5) if tiny else ((128, 1, 28, 28), 25, 125)
@@ -77,7 +77,7 @@ def jump_rows(tiny: bool) -> Iterator[Row]:
 
 
 def sampling_rows(tiny: bool) -> Iterator[Row]:
-    """16 pictures of the shipped network in 10 steps, clipped, over the time inside of the network in the same run."""
+    """16 pictures of the shipped network in 10 clipped steps, over the time spent in the network in the same run."""
     net, schedule, _ = load_model("fashion")
     model, shape, inside = guided(net, torch.arange(16) % 10), (16, 1, 28, 28), [0.0]
 
@@ -110,7 +110,7 @@ def training_rows(tiny: bool) -> Iterator[Row]:
 
 
 def error_rows(tiny: bool) -> Iterator[Row]:
-    """DDIM and 2M in as few steps as come within an error of the ODE's end; the exact model of eight narrow modes."""
+    """DDIM and 2M, each in the fewest steps that come that close to the ODE's end; the exact model of eight modes."""
     schedule, angle = NoiseSchedule.linear(1000), torch.arange(8, dtype=torch.float64) * torch.pi / 4
     means, narrow = 1.4 * torch.stack([angle.cos(), angle.sin()], 1), 0.01 * torch.eye(2, dtype=torch.float64)
     data = GaussianMixture(torch.arange(1, 9).double() / 36, means, narrow.repeat(8, 1, 1))
@@ -152,8 +152,8 @@ def table(found: dict[str, Any]) -> str:
         micro = " / ".join(f"{m:,g}" for m in r["microseconds"])
         cells = [r["what"], r["threads"], f"**{r['ratio']:g}**", f"{low:g} .. {high:g}", r["goal"], micro]
         lines.append("| " + " | ".join(map(str, [*cells, r["rounds"]])) + " |")
-    lines += ["", "A ratio is that of two times of one round; given are the median of all rounds and the quartiles."]
-    lines += ["Two threads are timed only where the load at the start is below half of the cores.", ""]
+    lines += ["", "Each ratio is of two times of the same round; the table has the median and quartiles of all rounds."]
+    lines += ["Two threads are timed only if the load at the start is below half the number of cores.", ""]
     return "\n".join([*lines, *(f"- {' '.join(str(of.__doc__).split())}" for of in ROWS)]) + "\n"
 
 
@@ -168,9 +168,10 @@ def quote(found: dict[str, Any]) -> str:
     ratios = {row["what"]: f"{row['ratio']:.2f}" for row in reversed(found["rows"])}  # those of one thread come first
     ddim, peer, cheapest, train = (ratios[what] for what in quoted)
     return (
-        f"On one CPU thread a DDIM jump takes {ddim} times as long as its two bare operations, a step of diffusers' "
-        f"scheduler {peer} times as long as our jump ({cheapest} in its cheapest call), and `Trainer.step` {train} "
-        "times as long as a bare training step ([table](benchmarks/results/cpu.md))."
+        "On one CPU thread, a DDIM jump (one update of the sampler, without the network) takes "
+        f"{ddim} times as long as the two tensor operations that it consists of. A step of diffusers' scheduler takes "
+        f"{peer} times as long as our jump ({cheapest} when called in the cheapest way), and `Trainer.step` takes "
+        f"{train} times as long as a bare training step ([table](benchmarks/results/cpu.md))."
     )
 
 

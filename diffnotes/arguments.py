@@ -105,6 +105,15 @@ def check_integers(**tensors: Any) -> None:
             raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
 
 
+def check_labels(y: Any, most: int, note: str = "") -> None:
+    """Raise ValueError unless y has one class per example, in 0..most (on the CPU only); `note` explains the range."""
+    check_integers(y=y)
+    if y.ndim != 1:
+        raise ValueError(f"y must have shape (batch,), got {tuple(y.shape)}")
+    if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= most:
+        raise ValueError(f"y must lie in 0..{most}{note}, got {int(y.min())} .. {int(y.max())}")
+
+
 def has_values(t: Tensor) -> bool:
     """False if `t` has no values to inspect: on the meta device, in a fake tensor, or while torch.compile traces."""
     # torch keeps the class of its fake tensors private, hence the exact test of the type

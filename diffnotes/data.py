@@ -227,6 +227,8 @@ def _bytes(content: bytes, skip: int = 0) -> Tensor:
 
 
 def _uniform(n: int, generator: Generator | None) -> Tensor:
+    if not isinstance(generator, Generator | None):
+        raise ValueError(f"generator must be a torch.Generator, got {generator!r}")
     return torch.rand(n, generator=generator, device="cpu" if generator is None else generator.device)
 
 

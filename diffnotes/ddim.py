@@ -92,8 +92,8 @@ def ddim_step(
     sigma, turn = _shares_at(schedule, t, s, eta)
     if noise is None and eta != 0:
         raise ValueError(f"noise must be given where eta is not 0, got noise=None with eta={eta!r}")
+    check_batch(x_t=x_t, noise=x_t if noise is None else noise)
     noise = torch.zeros_like(x_t) if noise is None else noise
-    check_batch(x_t=x_t, noise=noise)
     x0 = predict_x0(schedule, x_t, t, eps)
     x0_part = _like(_pick(schedule.sqrt_alpha_bars, s), x_t) * x0
     direction_part = _like(turn, x_t) * eps
@@ -248,9 +248,9 @@ def slerp(a: Batch, b: Batch, w: float | PerExample) -> Batch:
     if not isinstance(w, Tensor):
         w = number("w", w)
     elif w.shape != a.shape[:1] or not w.is_floating_point():
-        raise ValueError(
-            f"w must be a number or floating of shape {tuple(a.shape[:1])}, got {w.dtype} {tuple(w.shape)}"
-        )
+        raise ValueError(f"w must be a number or floating of shape {(len(a),)}, got {w.dtype} {tuple(w.shape)}")
+    elif may_look(w) and not bool(w.isfinite().all()):
+        raise ValueError(f"w must be finite, got {w.tolist()}")
     u, v = (flat(x).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
     u, v = u * v.norm(dim=1, keepdim=True), v * u.norm(dim=1, keepdim=True)  # equally long
     theta = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))  # accurate at both ends, unlike arccos

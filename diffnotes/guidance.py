@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffnotes.arguments import check_integers, may_look, number
+from diffnotes.arguments import check_labels, number
 from diffnotes.schedule import Labels, NoisePredictor
 
 
@@ -42,10 +42,8 @@ def guided(model: Conditional, y: Labels, scale: float | int = 0) -> NoisePredic
     if not getattr(model, "classes", 0):
         raise ValueError(f"model must have classes, got a {type(model).__name__} without any")
     scale = number("scale", scale, "[-1, inf)")
-    check_integers(y=y)
+    check_labels(y, model.classes - 1)
     y = y.long()
-    if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) < model.classes:
-        raise ValueError(f"y must lie in 0..{model.classes - 1}, got {int(y.min())} .. {int(y.max())}")
     nothing = torch.full_like(y, model.classes)
     both = torch.cat([y, nothing])
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffnotes.arguments import in_float64, number, whole
 from diffnotes.reverse import Predicts, as_noise_predictor
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
 
@@ -36,15 +37,18 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
 
     Raises:
         ValueError: the betas are rescaled to zero terminal SNR (alpha_bar_T = 0: x_T says nothing of x_0, nor does
-            its eps), or the beta schedule is unknown.
+            its eps), the beta schedule is unknown, or a value is of another kind.
     """
     config = getattr(scheduler, "config", scheduler)
-    T, name = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
-    start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    if not hasattr(config, "get"):
+        raise ValueError(f"scheduler must be one of diffusers or its configuration, got {scheduler!r}")
+    T = whole("num_train_timesteps", config.get("num_train_timesteps", 1000))
+    name = config.get("beta_schedule", "linear")
+    start, end = number("beta_start", config.get("beta_start", 1e-4)), number("beta_end", config.get("beta_end", 0.02))
     if config.get("rescale_betas_zero_snr"):
         raise ValueError("rescale_betas_zero_snr must be False, got True: where alpha_bar_T is 0, eps has no x_0")
     if (trained := config.get("trained_betas")) is not None:
-        return NoiseSchedule(torch.as_tensor(trained, dtype=torch.float64))
+        return NoiseSchedule(in_float64("trained_betas", trained))
     match name:
         case "linear":
             return NoiseSchedule(torch.linspace(start, end, T, dtype=torch.float64))
@@ -92,7 +96,7 @@ def counted_from_zero(model: Callable[[Tensor, Tensor], Tensor], T: int | None =
     def predictor(x_t: Tensor, t: Tensor) -> Tensor:
         return model(x_t, t - 1)
 
-    predictor.T = T  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
+    predictor.T = None if T is None else whole("T", T)  # type: ignore[attr-defined]  # see `NoiseSchedule.check_T`
     return predictor
 
 
@@ -106,11 +110,11 @@ def noise_predictor(network: Any, scheduler: Any) -> NoisePredictor:
         ValueError: the network predicts a variance, too; the prediction type is none of "epsilon", "sample" and
             "v_prediction"; or `schedule_of` refuses the scheduler.
     """
+    schedule = schedule_of(scheduler).to(next(network.parameters()).device)
     config = getattr(scheduler, "config", scheduler)
     if str(config.get("variance_type", "")).startswith("learned"):
         raise ValueError(f"variance_type must be fixed, got {config['variance_type']!r}: a learned one has no use here")
     if (kind := config.get("prediction_type", "epsilon")) not in PREDICTS:
         raise ValueError(f"prediction_type must be one of {tuple(PREDICTS)}, got {kind!r}")
-    schedule = schedule_of(scheduler).to(next(network.parameters()).device)
     model = counted_from_zero(lambda x_t, t: network(x_t, t).sample, schedule.T)
     return as_noise_predictor(schedule, model, PREDICTS[kind])

@@ -248,5 +248,7 @@ def check_fits(x: Tensor, *, clip: float | None = None, generator: torch.Generat
         raise ValueError("x must have shape (batch, ...), got ()")
     if clip is not None and not (isinstance(clip, Real) and 0 < clip < math.inf):
         raise ValueError(f"clip must be > 0 and finite, got {clip!r}")
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator, got {generator!r}")
     if generator is not None and generator.device != x.device:
         raise ValueError(f"generator must live on the device of x, {x.device}, got {generator.device}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -239,7 +240,7 @@ class NoiseSchedule:
         """
         while (T := getattr(model, "T", None)) is None and model is not None:
             model = getattr(model, "module", getattr(model, "func", None))
-        if isinstance(T, int) and T != self.T:
+        if isinstance(T, Integral) and T != self.T:
             raise ValueError(f"model must be made for the schedule's T = {self.T}, got one for T = {T}")
 
     def warn_unless_prior(self, t: int) -> None:

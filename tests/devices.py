@@ -52,6 +52,8 @@ class Ops(TorchDispatchMode):
 
     The host waits where it reads a number, where the shape of a result depends on numbers, and where tensors of two
     devices meet: a copy from one to the other, or a CPU number among an accelerator's tensors, which torch allows.
+    `tolist` and `numpy` of a real tensor on the CPU are no operations, so they are not seen here: on fake devices both
+    raise.
     """
 
     def __init__(self) -> None:

@@ -398,6 +398,9 @@ def test_numbers_that_are_not_whole_are_refused_by_name(value: Any) -> None:
 def test_numbers_of_numpy_do_and_other_kinds_do_not() -> None:
     for make in (*CURVES, shapes):
         assert len(make(np.int64(3))) == 3
+        for seed in (0, np.random.default_rng(0)):
+            with pytest.raises(ValueError, match=r"generator must be a torch\.Generator, got"):
+                make(9, generator=seed)
     for name, make in {"noise": lambda x: swiss_roll_mixture(9, x), "std": lambda x: ring(8, x)}.items():
         assert make(np.float32(0.1)).weights.shape[0] in (8, 9)
         for wrong in (0, math.nan, math.inf, "0.1", np.ones(2)):

@@ -19,6 +19,7 @@ from devices import NoFloat64, Ops, fake, grown
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from diffnotes.book.generalisation import distances
 from diffnotes.ddim import ddim_encode, ddim_sample, ddim_step, dpmpp_2m_sample, ode_jump, ode_rhs, slerp
 from diffnotes.forward import prior_kl, q_marginal, q_sample, q_step
 from diffnotes.guidance import guided
@@ -186,6 +187,7 @@ NEEDS_FLOAT64: dict[str, tuple[str, Work]] = {  # what is named, and the call
     "energy_distance, y": ("the device of y", lambda x, t: energy_distance(torch.zeros(4, 2), x)),
     "sliced_wasserstein": ("the device of x", lambda x, t: sliced_wasserstein(x, x, groups=2)),
     "noise_floor": ("the device of x", lambda x, t: noise_floor(energy_distance, torch.cat([x, x]))),
+    "generalisation.distances": ("the device of x", lambda x, t: distances(x, x)),
     "GaussianMixture": ("the device of means", lambda x, t: GaussianMixture(x[:, 0], x, x[:, :, None] * x[:, None])),
     "GaussianMixture.to": ("device", lambda x, t: GAUSS.to(x.device)),
     "GaussianMixture.eps": ("the device of x_t", lambda x, t: GAUSS.eps(LINEAR)(x, t)),

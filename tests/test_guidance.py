@@ -35,7 +35,7 @@ def test_it_costs_one_call_a_step(scale, calls):
     assert seen == calls
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_refused(no_shape_checks):
     y = torch.tensor([0, 1])
     with pytest.raises(ValueError, match="model must have classes, got a MLP without"):
         guided(MLP(dim=2, T=10), y)
@@ -44,6 +44,9 @@ def test_bad_input_is_refused():
     for wrong in (y + 3, y + 2, y - 1, (y + 2).byte()):  # 3 would mean "no label"
         said = rf"^y must lie in 0\.\.2, got {int(wrong[0])} \.\. {int(wrong[1])}$"
         with pytest.raises(ValueError, match=said):
+            guided(network(), wrong)
+    for wrong, shape in ((y[0], r"\(\)"), (y[:, None], r"\(2, 1\)")):
+        with pytest.raises(ValueError, match=rf"y must have shape \(batch,\), got {shape}"):
             guided(network(), wrong)
 
 

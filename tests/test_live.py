@@ -5,6 +5,9 @@ import dataclasses
 import functools
 import itertools
 import re
+import shutil
+import subprocess
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import nbformat
@@ -333,6 +336,27 @@ def test_the_account_stands_in_one_place():
         assert "github.io" not in text.replace(ADDRESS, "")
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_a_copy_that_a_reader_has_changed_is_kept(tmp_path):
+    """By `make lab`, here with a `jupyter` that does nothing."""
+    exported, copies = tmp_path / "_build/live/book", tmp_path / "lab"
+    (exported / "zh").mkdir(parents=True)
+    jupyter = tmp_path / "bin/jupyter"
+    jupyter.parent.mkdir()
+    jupyter.write_text("#!/bin/sh\n", "utf-8")
+    jupyter.chmod(0o755)
+    for text in ("exported", "exported again"):
+        for page in ("1.ipynb", "zh/1.ipynb"):
+            (exported / page).write_text(text, "utf-8")
+        command = ["make", "-f", str(live.ROOT / "Makefile"), "-o", "live", "lab", f"BIN={jupyter.parent}"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        (copies / "1.ipynb").write_text("changed", "utf-8")
+    assert (copies / "1.ipynb").read_text("utf-8") == "changed"
+    (copies / "zh/1.ipynb").unlink()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert [(copies / page).read_text("utf-8") for page in ("1.ipynb", "zh/1.ipynb")] == ["changed", "exported again"]
+
+
 # ---- the buttons ----------------------------------------------------------------------------------------------
 
 
@@ -346,6 +370,22 @@ def test_the_account_stands_in_one_place():
 )  # fmt: skip
 def test_a_launch_button_opens_the_branch(address, opened):
     assert launch.on_live(address, "b", "main") == opened
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("page", ["01-forward", "01-forward-deeper", "notation"])
+def test_the_buttons_of_a_chapter_open_its_export(language, page):
+    button = {"url": f"https://c.org/github/a/b/blob/main/book/{page}.ipynb"}
+    context = {"header_buttons": [{"label": "launch-buttons", "buttons": [button]}, {"type": "link"}]}
+    options = {"repository_url": "https://github.com/a/b", "repository_branch": "main"}
+    env = SimpleNamespace(toc_secnumbers={"book/01-forward": {"": (1,)}})
+    app = SimpleNamespace(env=env, config=SimpleNamespace(html_theme_options=options, language=language))
+    launch.launch(app, f"book/{page}", "page.html", context, None)
+    folder = "book/zh" if language == "zh_CN" else "book"
+    exported = f"https://c.org/github/a/b/blob/live/{folder}/{page}.ipynb"
+    assert button["url"] == (
+        exported if page in BOOK.pages else f"https://c.org/github/a/b/blob/main/book/{page}.ipynb"
+    )
 
 
 @needs_the_book

@@ -408,6 +408,7 @@ def test_bad_input_is_named() -> None:
         (lambda: terms(s, model, x, ts=[2, 2]), "ts must be distinct"),
         (lambda: terms(s, model, x, chunk=0), "chunk must be at least 1, got 0"),
         (lambda: terms(s, model, x.to("meta"), generator=torch.Generator()), "generator must live on the device"),
+        (lambda: terms(s, model, x, generator=0), "generator must be a torch.Generator, got 0"),
         (lambda: terms(s, lambda x, t: x[:1], x), "eps must be shaped like x_t"),
         (
             lambda: terms(s, model, x + 0.001, decoder="discrete"),

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from typing import Any
 
 import matplotlib
 
@@ -72,6 +73,19 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["above", "below"]
     assert ax.images[0].to_rgba(-1.0) == (1, 1, 1, 1)  # -1 is paper, and so are the gaps
     plt.close()
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 1, 4, 4, dtype=torch.uint8), np.zeros((2, 1, 4, 4))])
+def test_bytes_are_not_taken_for_pictures(wrong: Any) -> None:
+    """They lie far outside the scale: all would be black or white."""
+    good = torch.zeros(2, 1, 4, 4)
+    for draw, name in (
+        (lambda: plots.contact_sheet(plt.gca(), [good, wrong], ["a", "b"]), "row"),
+        (lambda: plots.picture_row([good[0], wrong[0]], ["a", "b"]), "picture"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} 1 must be (floating point|a torch\.Tensor), got "):
+            draw()
+    plt.close("all")
 
 
 def test_the_u_net_is_drawn_with_its_sides_and_skips() -> None:

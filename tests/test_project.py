@@ -17,6 +17,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from safetensors import safe_open
+from test_notebooks import slugs  # tests/notebooks/test_notebooks.py
 
 import diffnotes
 from diffnotes.metrics import Estimate
@@ -233,18 +234,30 @@ def test_every_entry_of_the_bibliography_is_there_once():
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_to_files_lead_somewhere(name):
+def test_links_to_files_and_headings_lead_somewhere(name):
     text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / name).read_text("utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", text):
-        assert (ROOT / target).exists(), f"{name} links to {target}"
+    found = re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text)
+    assert found or name == "CHANGELOG.md"  # which has no link yet
+    for file, place in found:
+        path = ROOT / (file or name)
+        assert path.exists(), f"{name} links to {file}"
+        assert not place or place in slugs(path.read_text("utf-8")), f"{name} links to {file}#{place}"
+
+
+DOCUMENTS = ("README.md", "README.zh.md", "CONTRIBUTING.md", "book/index.md", "book/zh/index.md")
 
 
 def test_the_make_targets_that_the_documents_name_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    for name in ("README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run", ".pre-commit-config.yaml"):
-        for words in re.findall(r"(?:^|`|entry: )make ((?:[a-z]+ ?)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
-            assert set(words.split()) <= targets, f"{name}: make {words}"
+    named = {}
+    for name in (*DOCUMENTS, ".ci/run", ".pre-commit-config.yaml", ".github/workflows/book.yml"):
+        text = (ROOT / name).read_text("utf-8")
+        named[name] = set(
+            " ".join(re.findall(r"(?:^|`|entry: |run: |&& |offline )make ((?:[a-z]+ ?)+)", text, re.M)).split()
+        )
+        assert named[name] <= targets, f"{name}: make {named[name] - targets}"
+    assert named[".ci/run"] >= {"setup", "book", "test"}
 
 
 LOOK = """
@@ -254,25 +267,27 @@ try:
     reached = True
 except OSError:
     reached = False
-system = pathlib.Path("/usr/share/datasets")
-print(json.dumps([reached, os.listdir(pathlib.Path.home()), os.listdir(system) if system.exists() else []]))
+print(json.dumps([reached, "DIFFNOTES_DATA" in os.environ, os.listdir(sys.argv[2]), os.listdir(pathlib.Path.home())]))
 """
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_offline_there_is_no_network_no_home_and_no_data_set():
+def test_offline_there_is_no_network_no_home_and_no_data_set(tmp_path):
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = [shutil.which("unshare") or "false", *user, "--net", "--mount", "true"]
     if subprocess.run(namespaces, capture_output=True, check=False).returncode:
         pytest.skip("this user may not make namespaces, so tools/offline cannot cut anything off")
+    (cache := tmp_path / ".cache").mkdir()
+    (cache / "data").touch()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        look = [sys.executable, "-c", LOOK, str(server.getsockname()[1])]
+        look = [sys.executable, "-c", LOOK, str(server.getsockname()[1]), str(cache)]
+        user = os.environ | {"HOME": str(tmp_path), "DIFFNOTES_DATA": str(cache)}
         outside, inside = (
-            subprocess.run(command, capture_output=True, text=True, check=True)
+            subprocess.run(command, capture_output=True, text=True, check=True, env=user)
             for command in (look, [ROOT / "tools/offline", *look])
         )
-    assert json.loads(outside.stdout)[0]  # that server can be reached
-    assert (json.loads(inside.stdout), inside.stderr) == ([False, [], []], "")
+    assert json.loads(outside.stdout) == [True, True, ["data"], [".cache"]]
+    assert (json.loads(inside.stdout), inside.stderr) == ([False, False, [], []], "")
 
 
 def test_the_example_in_the_readme_runs():

@@ -619,6 +619,7 @@ def test_bad_input_is_named() -> None:
         (lambda: sample(s, model, x.long()), "x must be floating point, got torch.int64"),
         (lambda: sample(s, lambda x, t: x[:1], x), "eps must be shaped"),
         (lambda: sample(s, model, x.to("meta"), generator=torch.Generator()), "generator must live on the device"),
+        (lambda: sample(s, model, x, generator=0), "generator must be a torch.Generator, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

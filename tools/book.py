@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tools.chinese import BUILT, ROOT, SOURCE, lay_beside, prepare
+from tools.chinese import ROOT, SOURCE, lay_beside, prepare
 
 # where a site begins, in the place of Jupyter Book's own, which has no icon: the browser would ask for one in vain
 ROOT_PAGE = """<!DOCTYPE html>
@@ -32,11 +32,14 @@ def main() -> int:
         asked = command(str(SOURCE), "--path-output", str(SOURCE))
         chinese = subprocess.run(asked, capture_output=True, text=True, check=False)
     print(chinese.stdout + chinese.stderr, end="")
-    lay_beside()
-    for folder, source, language in ((BUILT, ROOT, "en"), (BUILT / "zh", SOURCE, "zh-CN")):
+    if failed := english.returncode or chinese.returncode:
+        return failed
+    for source, language in ((ROOT, "en"), (SOURCE, "zh-CN")):
         title = yaml.safe_load((source / "_config.yml").read_text("utf-8"))["title"]
-        (folder / "index.html").write_text(ROOT_PAGE.format(language=language, title=title), "utf-8")
-    return english.returncode or chinese.returncode
+        page = ROOT_PAGE.format(language=language, title=title)
+        (source / "_build" / "html" / "index.html").write_text(page, "utf-8")
+    lay_beside()
+    return 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from diffnotes.book.ledger import DEEPER
+
 LIVE = "live"
 
 
@@ -17,8 +19,8 @@ def on_live(address: str, repository: str, branch: str) -> str:
 
 
 def launch(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Change the buttons of a page. Only chapters are exported, and only they are numbered."""
-    if not app.env.toc_secnumbers.get(pagename):
+    """Change the buttons of a page, if it is exported: the core page or the deeper page of a chapter."""
+    if not app.env.toc_secnumbers.get(pagename.removesuffix(DEEPER)):  # chapters are numbered, other pages are not
         return
     options = app.config.html_theme_options
     repository = options["repository_url"].rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""The chapters for JupyterLab, Colab and GitHub: `python tools/live.py [FOLDER]`, by default _build/live.
+"""The chapters for JupyterLab, Colab and GitHub: `python -m tools.live [FOLDER]`, by default _build/live.
 
 The built book numbers its equations and resolves its links. Elsewhere a notebook is shown as it stands, so this writes
 copies in which that is done already. `make live` makes them; the workflow publishes them on the branch `live`.
@@ -232,5 +232,5 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        sys.exit("usage: python tools/live.py [FOLDER]")
+        sys.exit("usage: python -m tools.live [FOLDER]")
     main(Path(sys.argv[1]) if sys.argv[1:] else OUT)

@@ -188,7 +188,8 @@ def main() -> int:
     print(table({name: results[name] for name in names}))
     found = [results[name] for name in names]
     failed = sum(done[kind]["failed"] for done in found for kind in KINDS if kind in done)
-    return int(failed > 0 or any(done.get("sliders") == "sliders failed" for done in found))
+    absent = args.name and any("missing" in done for done in found)  # one that was asked for by name
+    return int(failed > 0 or bool(absent) or any(done.get("sliders") == "sliders failed" for done in found))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401  lists the fonts, of which a kernel would say so
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode

@@ -2,8 +2,8 @@
 
 `--zh` prints the Chinese edition, for which a font with Chinese letters is needed (on Debian, fonts-noto-cjk).
 
-Sphinx joins all pages into one (with its singlehtml builder and the outputs that `make book` has cached); Chromium sets
-the formulas and prints it. Equation numbers, links between chapters and the outline are kept.
+Sphinx joins all pages into one (with its singlehtml builder); Chromium sets the formulas and prints it. Equation
+numbers, links between chapters and the outline are kept.
 """
 
 import functools

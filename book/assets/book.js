@@ -4,12 +4,15 @@ document.addEventListener("DOMContentLoaded", () => {
   if (DOCUMENTATION_OPTIONS.pagename !== "search") SphinxHighlight.highlightSearchWords();
 });
 
-// No line begins with the punctuation after a formula, or ends with the bracket before one.
+// No line begins with the punctuation after a formula, or ends with the bracket before one. The marks at FF.. are those
+// of Chinese text, full-width, as escapes, since they look like their ASCII twins: ( and ! ) , : ; ?
 document.addEventListener("DOMContentLoaded", () => {
+  const opens = /[(\[“‘「\uFF08]*$/;
+  const closes = /^([-'’]\p{L}+|[.,;:!?)\]…”’。、」\uFF01\uFF09\uFF0C\uFF1A\uFF1B\uFF1F])*/u;
   for (const math of document.querySelectorAll("article span.math")) {
     const [before, after] = [math.previousSibling, math.nextSibling];
-    const opening = before?.nodeType === Node.TEXT_NODE ? before.data.match(/[(\[“‘(「]*$/)[0] : "";
-    const closing = after?.nodeType === Node.TEXT_NODE ? after.data.match(/^([-'’]\p{L}+|[.,;:!?)\]…”’,。;:、)」])*/u)[0] : "";
+    const opening = before?.nodeType === Node.TEXT_NODE ? before.data.match(opens)[0] : "";
+    const closing = after?.nodeType === Node.TEXT_NODE ? after.data.match(closes)[0] : "";
     if (!opening && !closing) continue;
     if (opening) before.data = before.data.slice(0, -opening.length);
     if (closing) after.data = after.data.slice(closing.length);

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from diffnotes.arguments import check_batch, per_example, whole
+from diffnotes.arguments import check_batch, in_float64, per_example, whole
 from diffnotes.data import fashion_mnist
 from diffnotes.ddim import ddim_sample
 from diffnotes.forward import q_sample
@@ -157,7 +157,7 @@ def distances(x: Pictures, y: OtherPictures) -> Float[Tensor, "n m"]:
         ValueError: there is no picture, or the pictures differ in shape.
     """
     check_points(x, y, at_least=1)
-    a, b = flat(x).double(), flat(y).double()
+    a, b = flat(in_float64("x", x)), flat(in_float64("y", y))
     table: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
     return table / math.sqrt(a.shape[1])
 

@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from diffnotes.arguments import check_floating
+
 RED, BLUE, GREEN, ORANGE, PURPLE, SKY, GREY = (
     "#d55e00", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#595959",
 )  # fmt: skip
@@ -220,6 +222,7 @@ def over_log_time(ax: Axes, values: Any, style: str, label: str) -> None:
 
 def picture_row(pictures: Sequence[Any], titles: Sequence[str]) -> None:
     """Grey pictures of shape (1, .., H, W) side by side, on a scale from -1.5 (black) to 1.5 (white)."""
+    check_floating(**{f"picture {i}": picture for i, picture in enumerate(pictures)})
     _, axes = plt.subplots(1, len(pictures), figsize=(7.2, 1.6))
     for ax, picture, title in zip(axes, pictures, titles, strict=True):
         grey = picture.detach().cpu().numpy()
@@ -278,6 +281,7 @@ def contact_sheet(ax: Axes, rows: Sequence[Any], names: Sequence[str], groups: S
     The n columns may form equal groups, with a wider gap between them and a title above each. -1 is white and 1 is
     black, so that garments on a black background become ink on paper.
     """
+    check_floating(**{f"row {i}": row for i, row in enumerate(rows)})
     height, width = rows[0].shape[-2:]
     n = len(rows[0]) // len(groups)
     pad, gap = 1, max(2, width // 4)

@@ -196,6 +196,8 @@ def _weights_bytes(model: nn.Module, tensors: Tensors, provenance: Mapping[str, 
 
 def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """`provenance` as it will be read: JSON turns keys into strings, and sorts them as such for the checksum."""
+    if not isinstance(provenance, Mapping):
+        raise ValueError(f"provenance must be a mapping, got {provenance!r}")
     found: dict[str, Any] = {}
     for name, value in provenance.items():
         try:
@@ -364,10 +366,10 @@ def write_file(path: str | Path, content: bytes, what: str = "file") -> None:
         raise OSError(error.errno, f"{what} could not be written ({error.strerror})", str(path)) from error
 
 
-def check_target(path: Path, *suffixes: str) -> None:
+def check_target(path: str | Path, *suffixes: str) -> None:
     """Raise OSError, before any work, if `path` cannot be written; ValueError if it has none of the suffixes."""
     check_suffix(path, *suffixes)
-    if path.is_dir():
+    if (path := Path(path)).is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -97,8 +97,8 @@ def checked(images: Images) -> Images:
     x, y = images
     check_batch(x=x)
     check_integers(y=y)
-    if not len(x) == len(y) > 0:
-        raise ValueError(f"there must be images, and as many labels, got {len(x)} images and {len(y)} labels")
+    if y.shape != x.shape[:1] or not len(y):
+        raise ValueError(f"y must hold one label for each of one or more images, got {tuple(y.shape)} for {len(x)}")
     if int(y.min()) < 0:
         raise ValueError(f"y must not be negative, got {int(y.min())}")
     return Images(x, y.long())
@@ -107,7 +107,7 @@ def checked(images: Images) -> Images:
 def accuracy(network: Classifier, images: Images) -> float:
     """The share of the images that are classified correctly."""
     x, y = checked(images)
-    return float((predict(network, x) == y).double().mean())
+    return int((predict(network, x) == y).sum()) / len(x)
 
 
 def _convolution(channels: int, out_channels: int, stride: int) -> list[nn.Module]:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffnotes.arguments import whole
 from diffnotes.data import cifar10, fashion_mnist
 from diffnotes.metrics import frechet_distance
 from diffnotes.reverse import Variance
@@ -41,19 +42,12 @@ BY_CHANNELS: dict[int, tuple[Callable[..., Any], int]] = {1: (fashion_mnist, 28)
 def train(arguments: Namespace, device: torch.device, command: str) -> None:
     """Train the network of a preset."""
     preset = PRESETS[arguments.preset]()
+    if arguments.save_every is not None and arguments.folder is None:
+        raise ValueError(f"save_every must be left out without a folder, got {arguments.save_every}")
     config = dataclasses.replace(preset.config, **_given(arguments, TrainConfig))
     try:
-        loss = run.train_preset(
-            preset,
-            config,
-            arguments.out,
-            device=device,
-            folder=arguments.folder,
-            data=arguments.data,
-            grid_every=arguments.grid_every,
-            command=command,
-            progress=True,
-        )
+        where = {"folder": arguments.folder, "data": arguments.data, "grid_every": arguments.grid_every}
+        loss = run.train_preset(preset, config, arguments.out, device=device, command=command, progress=True, **where)
     except KeyboardInterrupt as stop:
         if arguments.folder is None:
             raise
@@ -110,30 +104,25 @@ def evaluate(arguments: Namespace, device: torch.device, command: str) -> None:
         raise ValueError("frechet must be left out except for Fashion-MNIST, the only data set with a classifier")
     if arguments.frechet:  # fail now, not after hours
         run.Sampling(**_how(arguments, net)).checked(schedule, net)
+    if arguments.data is not None and load is fashion_mnist:
+        raise ValueError(f"data must be left out for Fashion-MNIST, whose test images ship, got {arguments.data}")
+    if arguments.conditional and not net.classes:
+        raise ValueError("conditional must be left out for a network without classes")
+    whole("every", arguments.every, 1, schedule.T)
     with distributed.first_here():
         real, y = load("test", folder=arguments.data)
     if arguments.count is not None and arguments.count > len(real):
         raise ValueError(f"count must be at most {len(real)}, the number of test images, got {arguments.count}")
     x = real[: arguments.count]
-    found = run.likelihood(
-        schedule,
-        net,
-        x,
-        y[: arguments.count] if arguments.conditional else None,
-        variance=arguments.variance,
-        every=arguments.every,
-        seed=arguments.seed,
-        batch=arguments.batch,
-        progress=True,
-    )
+    given = y[: arguments.count] if arguments.conditional else None
+    how = {"variance": arguments.variance, "every": arguments.every, "seed": arguments.seed}
+    found = run.likelihood(schedule, net, x, given, **how, batch=arguments.batch, progress=True)
     report: dict[str, Any] = {
         "weights": str(arguments.weights),
         "data": f"{load.__name__}, test",
         "images": len(x),
         "conditional": arguments.conditional,
-        "variance": arguments.variance,
-        "every": arguments.every,
-        "seed": arguments.seed,
+        **how,
         **{name: round(value, 6) for name, value in found.items()},
     }
     try:
@@ -175,7 +164,7 @@ def parser() -> ArgumentParser:
     both = Parser(prog="python -m diffnotes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = both.add_subparsers(dest="what", required=True)
     for what, add_options in ((train, _train_options), (sample, _sample_options), (evaluate, _evaluate_options)):
-        sub = commands.add_parser(what.__name__, help=what.__doc__, description=what.__doc__)
+        sub = commands.add_parser(what.__name__, help=str(what.__doc__).split("\n")[0], description=what.__doc__)
         sub.set_defaults(work=what)
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         sub.add_argument("--device", default=usual, help=f"where to compute: cpu or cuda (default: {usual})")
@@ -186,9 +175,11 @@ def parser() -> ArgumentParser:
 def _train_options(sub: ArgumentParser) -> None:
     sub.add_argument("--preset", choices=sorted(PRESETS), required=True, help="the network, its data and the settings")
     sub.add_argument("--out", type=Path, required=True, help="the weights file to write (.safetensors)")
-    sub.add_argument("--folder", type=folder, help="a folder for checkpoints (to resume from), metrics and pictures")
+    saved = "save checkpoints, metrics and pictures here, and resume from here (default: none are saved)"
+    sub.add_argument("--folder", type=folder, help=saved)
     sub.add_argument("--data", type=folder, help="the folder where the images are, or are downloaded to")
-    sub.add_argument("--grid-every", type=at_least(1), help="steps between pictures of samples")
+    pictures = "save a picture of samples every GRID_EVERY steps (needs --folder)"
+    sub.add_argument("--grid-every", type=at_least(1), help=pictures)
     group = sub.add_argument_group("settings that override the preset")
     group.add_argument("--steps", type=at_least(1), help="the number of training steps")
     group.add_argument("--batch", type=at_least(1), help="examples per step")
@@ -211,9 +202,10 @@ def _sampling_options(sub: ArgumentParser, title: str) -> None:
     sub.add_argument("--seed", type=seed, default=0, help="the seed of all random numbers (default 0)")
     sub.add_argument("--batch", type=at_least(1), default=50, help="images per batch (default 50)")
     group = sub.add_argument_group(title)
-    group.add_argument("--sampler", choices=get_args(run.Sampler), help="2m is DPM-Solver++ (default ddim)")
+    group.add_argument("--sampler", choices=get_args(run.Sampler), help="2m is DPM-Solver++(2M) (default ddim)")
     group.add_argument("--steps", type=at_least(1), help="how many steps (default: 50 for ddim, 20 for 2m, T for ddpm)")
-    group.add_argument("--spacing", choices=get_args(Spacing), help="how they are chosen from 1..T (default trailing)")
+    spacing = "how the steps are chosen from 1..T (default trailing)"
+    group.add_argument("--spacing", choices=get_args(Spacing), help=spacing)
     group.add_argument("--eta", type=_eta, help="the noise of ddim: in [0, 1], or sigma_hat (default 0)")
     group.add_argument("--classes", type=at_least(0), nargs="+", help="draw these classes in turn (default: none)")
     group.add_argument("--guidance", type=finite, help="the scale w of guidance (default 0: none)")
@@ -221,12 +213,12 @@ def _sampling_options(sub: ArgumentParser, title: str) -> None:
 
 
 def _evaluate_options(sub: ArgumentParser) -> None:
-    sub.add_argument("--data", type=folder, help="the folder where the data are, or are downloaded to")
+    sub.add_argument("--data", type=folder, help="the folder where CIFAR-10 is, or is downloaded to")
     sub.add_argument("--count", type=at_least(1), help="use the first COUNT test images (default: all)")
-    sub.add_argument("--every", type=at_least(1), default=1, help="compute one in EVERY terms of the bound")
-    sub.add_argument(
-        "--variance", choices=get_args(Variance), default="posterior", help="of the reverse steps (default posterior)"
-    )
+    terms = "estimate the bound from about 2/EVERY of its terms, unbiased (default 1: compute all)"
+    sub.add_argument("--every", type=at_least(1), default=1, help=terms)
+    variance = "the variance of the reverse steps (default posterior)"
+    sub.add_argument("--variance", choices=get_args(Variance), default="posterior", help=variance)
     sub.add_argument("--conditional", action="store_true", help="give the network the labels")
     sub.add_argument("--frechet", type=at_least(2), help="compare this many samples with the images (default: none)")
     _sampling_options(sub, "sampling, for --frechet")

@@ -41,7 +41,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from diffnotes.arguments import SEEDS, check_integers, number, whole
+from diffnotes.arguments import SEEDS, check_integers, check_labels, number, whole
 from diffnotes.data import from_bytes
 from diffnotes.objective import simple_loss
 from diffnotes.schedule import NoisePredictor, NoiseSchedule
@@ -177,6 +177,8 @@ def draw_times(T: int, n: int, how: Times = "uniform", generator: Generator | No
     tensor([1, 1, 2, 2, 3, 3, 4, 4])
     """
     T, n = whole("T", T), whole("n", n, 0)
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator, got {generator!r}")
     device = generator.device if generator is not None else None
     draw = partial(torch.randint, generator=generator, device=device)
     if how == "uniform":
@@ -206,10 +208,8 @@ def _check_examples(name: str, x: Any) -> None:
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.ndim or not len(x) or not (x.is_floating_point() or x.dtype == torch.uint8):
-        raise ValueError(
-            f"{name} must hold floating-point examples of order 1, or pixels as uint8, "
-            f"got {tuple(x.shape)} of {x.dtype}"
-        )
+        got = f"{tuple(x.shape)} of {x.dtype}"
+        raise ValueError(f"{name} must hold floating-point examples of order 1, or pixels as uint8, got {got}")
 
 
 class Shuffled:
@@ -306,10 +306,13 @@ class Trainer(Generic[Net]):
         self, schedule: NoiseSchedule, model: Net, data: Data, config: TrainConfig, loss: Loss = simple_loss
     ) -> None:
         given, model = model, cast(Net, unwrapped(model))
-        first = next(model.parameters())
+        first = next(model.parameters(), None)
+        if first is None:
+            raise ValueError(f"model must have weights to train, got a {type(model).__name__} without any")
         self.device, self.dtype = first.device, first.dtype
         schedule.check_T(model)
-        if config.label_drop and not (isinstance(model, Network) and model.classes):
+        self.classes = model.classes if isinstance(model, Network) else 0
+        if config.label_drop and not self.classes:
             raise ValueError(f"label_drop must be 0 for a network without classes, got {config.label_drop}")
         self.rank, self.size = distributed.rank(), distributed.size()
         if config.batch % (config.accumulate * self.size):
@@ -320,6 +323,8 @@ class Trainer(Generic[Net]):
         self.loss_name = getattr(what, "__name__", type(what).__name__)
         self.rows = slice(self.rank, None, self.size)  # the part of each batch that this process trains on
         self.source = _source(data)
+        if self.classes and isinstance(self.source, Shuffled) and self.source.y is not None:
+            check_labels(self.source.y, self.classes - 1)
         self.together = DistributedDataParallel(model) if self.size > 1 else None
         network = given if self.together is None else self.together
         self.network = torch.compile(network) if config.compile else network
@@ -386,9 +391,11 @@ class Trainer(Generic[Net]):
         noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
         if y is not None:
             check_integers(y=y)
+            if self.classes:
+                check_labels(y, self.classes - 1)
             y = self._here(y)
-            if isinstance(self.model, Network) and config.label_drop:
-                y = drop_labels(y, config.label_drop, self.model.classes, generator)
+            if config.label_drop:
+                y = drop_labels(y, config.label_drop, self.classes, generator)
             y = y[self.rows]
         return x0, t[self.rows], noise[self.rows], y
 
@@ -547,11 +554,12 @@ def fit(
 
     Raises:
         ValueError: the loss is not finite (see `Trainer.step`); schedule, network and config do not match; the data are
-            of another kind, such as integers other than uint8 (see `Shuffled`), or their labels are not whole numbers;
-            or the folder holds checkpoints, but none that can be used.
+            of another kind, such as integers other than uint8 (see `Shuffled`), or their labels are not classes of the
+            network, 0 .. classes-1; or the folder holds checkpoints, but none that can be used.
         OSError: a checkpoint could not be written (earlier ones are intact), or another run is using the folder.
     """
     trainer = Trainer(schedule, model, data, config, loss)
+    callbacks = list(callbacks or ())  # which may be an iterator, and are gone through after every step
     progress = progress and trainer.rank == 0
     with contextlib.ExitStack() as stack:
         if folder is not None:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffnotes.arguments import check_batch, check_integers, may_look, number, per_example, whole, whole_numbers
+from diffnotes.arguments import check_batch, check_integers, check_labels, number, per_example, whole, whole_numbers
 from diffnotes.schedule import Batch, Labels, Time
 
 Image = Float[Tensor, "batch channels height width"]
@@ -51,6 +51,8 @@ def time_embedding(t: Int[Tensor, " batch"], T: int, width: int, dtype: torch.dt
     """
     check_integers(t=t)
     T, width = whole("T", T), whole("width", width, 4)
+    if width % 2:
+        raise ValueError(f"width must be even, got {width}")
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(1e4) / (half - 1)))
     angles = (1000 / T * t.to(dtype)).unsqueeze(1) * frequencies
@@ -85,13 +87,9 @@ class Condition(nn.Module):
 
     def _checked(self, y: Tensor, t: Tensor) -> Tensor:
         """`y` as int64, its values checked if that neither waits for a device nor breaks a compiled graph."""
-        check_integers(y=y)
+        check_labels(y, self.classes, f" ({self.classes} = no label)")
         if y.shape != t.shape:
             raise ValueError(f"y must have shape {tuple(t.shape)}, one per example of x_t, got {tuple(y.shape)}")
-        if may_look(y) and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= self.classes:
-            raise ValueError(
-                f"y must lie in 0..{self.classes} ({self.classes} = no label), got {int(y.min())} .. {int(y.max())}"
-            )
         return y.long()
 
 

@@ -15,19 +15,20 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from diffnotes.arguments import check_batch, check_integers, number, whole, whole_numbers
+from diffnotes.arguments import check_batch, may_look, number, whole, whole_numbers
+from diffnotes.data import from_bytes, to_bytes
 from diffnotes.ddim import Eta, ddim_sample, ddim_sigma, dpmpp_2m_sample
 from diffnotes.guidance import guided
 from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.reverse import Variance, ddpm_sample
 from diffnotes.schedule import Batch, Labels, NoisePredictor, NoiseSchedule, Spacing, timesteps
 from diffnotes.training import distributed
-from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model
+from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model, unwrapped
 from diffnotes.training.loop import TrainConfig, Trainer, fit, seed_of
 from diffnotes.training.networks import Image, Network
 from diffnotes.training.presets import Preset
@@ -39,10 +40,10 @@ Sampler = Literal["ddim", "ddpm", "2m"]
 def train_preset(
     preset: Preset,
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     device: torch.device | str = "cpu",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     data: Path | None = None,
     grid_every: int | None = None,
     command: str = "",
@@ -64,6 +65,8 @@ def train_preset(
     """
     if distributed.rank() == 0:
         check_target(out, SUFFIX)
+        if folder is not None:
+            check_target(Path(folder) / "metrics.jsonl", ".jsonl")
     if grid_every is not None and (folder is None or preset.shape is None):
         raise ValueError(f"grid_every must be None without a folder or without images, got {grid_every}")
     if data is not None and preset.shape is None:
@@ -119,6 +122,8 @@ class Sampling:
         schedule.check_T(model)
         if self.sampler not in get_args(Sampler):
             raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {self.sampler!r}")
+        if not isinstance(self.bf16, bool):
+            raise ValueError(f"bf16 must be True or False, got {self.bf16!r}")
         ddim_sigma(schedule, 1, 0, self.eta)  # raises if eta is out of range
         if self.eta != 0 and self.sampler != "ddim":
             raise ValueError(f"eta must be 0 for any sampler but 'ddim', got {self.eta!r} for {self.sampler!r}")
@@ -153,6 +158,7 @@ def samples(
     Raises:
         ValueError: see `Sampling.checked` and `in_batches`.
     """
+    model = cast(Network, unwrapped(model))
     how, device = Sampling(**options).checked(schedule, model), schedule.betas.device
 
     def draw(number: int, rows: slice) -> Tensor:
@@ -210,22 +216,24 @@ def likelihood(
         bits_per_dim, its stderr, and its parts L_T, L_t (all terms in between) and L_0.
 
     Raises:
-        ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, an argument
-            is of a wrong kind, or what `vlb_terms` raises.
+        ValueError: `every` is not in 1..T, there are fewer than two batches, the network is for another T, a pixel is
+            no byte, y is not of the classes, an argument is of a wrong kind, or what `vlb_terms` raises.
     """
     schedule.check_T(model)
     check_batch(images=images)
-    n, every, seed, batch = len(images), whole("every", every, None), whole("seed", seed, None), whole("batch", batch)
+    n, every = len(images), whole("every", every, 1, schedule.T)
+    seed, batch = whole("seed", seed, None), whole("batch", batch)
     if n < 2:
         raise ValueError(f"images must be two or more, for a standard error, got {n}")
     if y is not None:
-        check_integers(y=y)
+        guided(model, y)  # raises if the network has no classes, or not these
         if y.shape != images.shape[:1]:
             raise ValueError(f"y must have shape {(n,)}, one per image, got {tuple(y.shape)}")
-    if not 1 <= every <= schedule.T:
-        raise ValueError(f"every must lie in 1..T = 1..{schedule.T}, got {every}")
     if n <= batch:
         raise ValueError(f"batch must be below the number of images, {n}, for a standard error, got {batch}")
+    off = (images - from_bytes(to_bytes(images))).abs() > 1e-3 / 127.5  # as in `discrete_log_prob`
+    if may_look(images) and bool(off.any()):
+        raise ValueError(f"images must have bytes for pixels, k / 127.5 - 1, got {float(images[off][0])}")
     device, head = schedule.betas.device, min(schedule.T // every, schedule.T - 1)
 
     def terms(number: int, rows: slice) -> Tensor:

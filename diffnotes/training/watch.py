@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Generator
 
-from diffnotes.arguments import check_floating, whole
+from diffnotes.arguments import check_floating, whole, whole_numbers
 from diffnotes.data import to_bytes
 from diffnotes.ddim import ddim_sample
 from diffnotes.guidance import guided
@@ -43,7 +43,7 @@ class Metrics:
     It has the `step`; the mean `loss` since the previous line (per coordinate: about 1 for an untrained network); the
     learning `rate` and the `gradient_norm` (2-norm, before clipping) of the step; and `images_per_second` since the
     previous line. A line is written in one call, so if a process is killed, at most the last line is incomplete. A
-    resumed run removes such a line, and the lines of steps that it will take again.
+    resumed run removes such a line, and the lines of steps that it will take again. A foreign file is set aside.
     """
 
     def __init__(self, folder: str | Path, every: int = 50) -> None:
@@ -74,6 +74,8 @@ class Metrics:
         old = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in old if line.endswith(b"\n") and _step_of_line(line) <= done]
         if kept != old:
+            if not kept or any(line.endswith(b"\n") and _step_of_line(line) == math.inf for line in old):
+                self.path.rename(f"{self.path}.old-{time.time_ns()}")  # another tool's, or of another run
             write_file(self.path, b"".join(kept))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return done, time.perf_counter()
@@ -97,7 +99,7 @@ class Pictures:
     """
 
     def __init__(self, folder: str | Path, every: int, shape: Sequence[int]) -> None:
-        whole("every", every)
+        every, shape = whole("every", every), whole_numbers("shape", shape)
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ValueError(f"shape must be (1 or 3, height, width), got {tuple(shape)}")
         self.folder, self.every, self.shape = Path(folder), every, shape
@@ -122,15 +124,13 @@ def png(x: Images, columns: int) -> bytes:
         x: shape (n, channels, height, width) on [-1, 1], with 1 channel (grey) or 3 (red, green, blue).
 
     Raises:
-        ValueError: x is not floating point; other channels, no image, or columns < 1.
+        ValueError: x is not floating point or of another shape; no image; or columns < 1.
     """
     check_floating(x=x)
+    columns = whole("columns", columns)
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or not len(x):
+        raise ValueError(f"x must hold images with 1 or 3 channels, got shape {tuple(x.shape)}")
     n, channels, height, width = x.shape
-    if channels not in (1, 3) or not n or columns < 1:
-        raise ValueError(
-            "x must hold images with 1 or 3 channels, and columns must be at least 1, "
-            f"got shape {tuple(x.shape)} and {columns} columns"
-        )
     rows, gap = -(-n // columns), 2
     size = columns * (width + gap) - gap, rows * (height + gap) - gap
     sheet = Image.new("L" if channels == 1 else "RGB", size, "white")

@@ -130,9 +130,11 @@ def on_a_phone(page: Page, wide_letters: bool = False) -> Iterator[None]:
     page.set_viewport_size(NARROW)
     style = page.add_style_tag(content=_WIDE_LETTERS if wide_letters else " ")
     at_rest(page)
-    yield
-    style.evaluate("style => style.remove()")
-    page.set_viewport_size(WIDE)
+    try:
+        yield
+    finally:
+        style.evaluate("style => style.remove()")
+        page.set_viewport_size(WIDE)
 
 
 # Whether an element can be scrolled to sideways, as it or what it stands in scrolls in itself.
@@ -219,11 +221,13 @@ def scrolling_formulas(page: Page) -> list[str]:
     return list(page.evaluate(_SCROLLING_FORMULAS))
 
 
+# The marks at FF.. are the full-width ! ) , : ; ? of Chinese text, as escapes, since they look like their ASCII twins.
 _STRANDED = r"""() => {
     const found = [], skip = 'pre, code, .sig, script, style, svg, mjx-container, .explore, .animation';
+    const marks = /^[,.;:!?)\]”’。、」』\uFF01\uFF09\uFF0C\uFF1A\uFF1B\uFF1F]/;
     const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-        if (!/^[,.;:!?)\]”’]/.test(node.data) || node.parentElement.closest(skip)) continue;
+        if (!marks.test(node.data) || node.parentElement.closest(skip)) continue;
         const block = node.parentElement.closest('p, li, dd, dt, td, th, summary, figcaption, h1, h2, h3, h4');
         const range = document.createRange();
         range.setEnd(node, 1);

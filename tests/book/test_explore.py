@@ -23,6 +23,7 @@ from tools.stills import FIGURES, LINEAR, WALK
 
 pytestmark = pytest.mark.browser
 
+CHOICES = ("first-minute", "reverse-step", "drift", "jump", "steps")
 DRAGGED = ("two-bells", "root", "reverse-step", "drift", "jump", "forty-points")
 
 
@@ -286,6 +287,8 @@ def test_sliders_to_their_ends_and_by_key(name, start):
 
 def test_choices_and_buttons(name, start):
     page, log = start(name)
+    controls = page.locator(".explore :is(input[type=radio], input[type=checkbox], button)")
+    assert bool(controls.count()) is (name in CHOICES)
     if name == "first-minute":  # where the choice matters
         page.locator("input[type=range]").fill("60")
     for choice in page.locator(".explore input[type=radio]").all():
@@ -405,12 +408,26 @@ def test_the_first_page_plays_only_when_asked(start):
     page.get_by_role("button", name="play").wait_for()  # at its end it stops
 
 
-def test_nothing_moves_for_those_who_want_it_still(figures, browser):
-    context = browser.new_context(reduced_motion="reduce")
+STATES = "JSON.stringify([...document.querySelectorAll('.explore')].map(host => host.state))"
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_for_those_who_want_it_still(motion, figures, browser):
+    """And for the others what plays is seen to move."""
+    context = browser.new_context(reduced_motion=motion)
     page = context.new_page()
     page.goto(f"{figures}/all-light.html")
-    assert page.get_by_role("button", name="play").count() == 0
-    assert page.evaluate("document.getAnimations().length") == 0
+    page.wait_for_function("[...document.querySelectorAll('.explore')].every(host => host.values)")
+    buttons = page.get_by_role("button", name="play", exact=True)
+    assert buttons.count() == (0 if motion == "reduce" else 1)
+    for button in buttons.all():
+        button.click()
+    before = page.evaluate(STATES)
+    if motion == "reduce":
+        page.wait_for_timeout(300)
+        assert page.evaluate(STATES) == before
+    else:
+        page.wait_for_function(f"before => {STATES} !== before", arg=before)
     context.close()
 
 
@@ -457,6 +474,13 @@ def test_every_control_has_a_name_and_a_focus_to_see(figures, open_page):
 SMALL_LETTERS = """() => [...document.querySelectorAll('.explore :is(text, span, p, output, button, label)')]
     .filter(e => e.textContent && parseFloat(getComputedStyle(e).fontSize) < 11.5)
     .map(e => e.outerHTML.slice(0, 80))"""
+
+
+def test_small_letters_are_found(browser):
+    page = browser.new_page()
+    page.set_content("<div class='explore'><p>large</p><span style='font-size: 9px'>small</span></div>")
+    assert page.evaluate(SMALL_LETTERS) == ['<span style="font-size: 9px">small</span>']
+    page.close()
 
 
 @pytest.mark.parametrize("letters", ["the machine's", "wide"])
@@ -568,7 +592,7 @@ def test_figures_come_to_life_in_the_dark(page_name, site, browser):
 def maths(serve, folder, browser):
     """Call an expression of maths.js, with the functions in scope as `m` and arguments as `a`."""
     context = browser.new_context()
-    Log(context)
+    log = Log(context)
     page = context.new_page()
     page.goto(f"{serve(folder)}/book-light.html")
     settle(page)
@@ -578,6 +602,7 @@ def maths(serve, folder, browser):
         return page.evaluate(f"a => {{ const m = explore.maths; return {expression}; }}", plain)
 
     yield call
+    assert not log.problems, log.problems
     context.close()
 
 

@@ -70,8 +70,11 @@ def lab(tmp_path_factory) -> Iterator[tuple[Path, str]]:
             time.sleep(0.2)
         yield home / "book", json.loads(found[0].read_text("utf-8"))["url"]
     finally:
-        server.terminate()
-        server.wait(30)
+        server.terminate()  # and its kernels
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def needed(notebook: Any, wanted: Callable[[str], bool]) -> None:
@@ -115,14 +118,26 @@ def follow(page: Page, kind: str) -> Locator:
     raise AssertionError(f"no link to a place {kind}-.. that is out of sight")
 
 
+WRONG = r"Neither $\nosuch + 1$ nor $x^1^2$ can be set."
+
+
+def wrong_formulas(page: Page) -> list[str]:
+    """What MathJax could not read, and what has a command that it does not know."""
+    return page.locator("mjx-merror").or_(page.locator("mjx-assistive-mml", has_text="\\")).all_text_contents()
+
+
 def test_a_link_to_a_section_arrives(lab, site, open_page):
     folder, address = lab
     book = live.this_book()
     exports = (live.export(book, name) for name in book.pages)
-    nbformat.write(next(e for e in exports if "(#scrollTo=at-" in str(e.cells)), folder / "sections.ipynb")
+    notebook = next(e for e in exports if "(#scrollTo=at-" in str(e.cells))
+    notebook.cells.append(nbformat.v4.new_markdown_cell(WRONG))
+    nbformat.write(notebook, folder / "sections.ipynb")
     page, _ = open_page(f"{address}doc/tree/sections.ipynb")
     page.locator('a[href^="#scrollTo=at-"]').first.wait_for()
     assert str(follow(page, "at").evaluate("e => e.tagName")) in ("H2", "H3")
+    expect(page.locator("mjx-merror")).to_have_count(1, timeout=WAIT)  # in the cell below all others
+    assert wrong_formulas(page) == [r"\nosuch+1", "x^1^2"]
 
 
 def test_a_chapter_is_run_and_played_with_and_its_links_are_followed(lab, site, open_page):
@@ -136,7 +151,6 @@ def test_a_chapter_is_run_and_played_with_and_its_links_are_followed(lab, site, 
 
     page, log = open_page(f"{address}doc/tree/chapter.ipynb")
     page.locator("mjx-container").first.wait_for()
-    assert page.locator("mjx-merror").count() == 0
 
     # all cells run, by a kernel that answers: what is asked of one that is still starting is lost where it must start
     # again, as where another process has taken its port
@@ -185,3 +199,8 @@ def test_a_chapter_is_run_and_played_with_and_its_links_are_followed(lab, site, 
     assert entry.url == citation.get_attribute("href")
     expect(entry.locator(f"[id='{entry.url.partition('#')[2]}']")).to_be_in_viewport(timeout=WAIT)
     assert not log.problems
+
+    # the cells have all been seen by now, so that their formulas are set
+    prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    expect(page.locator('mjx-container[display="true"]')).to_have_count(prose.count("$$") // 2, timeout=WAIT)
+    assert not wrong_formulas(page)

@@ -123,10 +123,14 @@ def test_no_button_leads_to_the_placeholder():
     assert not problems, "\n".join(problems)
 
 
+def sets_up(path: Path) -> bool:
+    """Whether a page shows the cell that sets up a fresh machine."""
+    return "find_spec" in re.sub("<[^>]*>", "", path.read_text("utf-8"))
+
+
 @needs_the_book
 def test_no_page_shows_how_a_fresh_machine_is_set_up():
-    for name in PAGES:
-        assert "find_spec" not in re.sub("<[^>]*>", "", built(name).read_text("utf-8")), name
+    assert not [page for name in PAGES for page in (name, f"zh/{name}") if sets_up(built(page))]
 
 
 @needs_the_book
@@ -243,6 +247,14 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(tmp_path) == []
     (tmp_path / "b.html").write_text(page("<p id='there'></p><img src='c.png'>"))
     assert dead_links(tmp_path) == ["a.html: no place for b.html#here", "b.html: no file for c.png"]
+
+
+def test_what_sets_up_a_machine_is_found(tmp_path):
+    path = tmp_path / "a.html"
+    path.write_text(page('<pre><span class="n">importlib.util</span><span class="o">.</span>find_<b>spec</b></pre>'))
+    assert sets_up(path)
+    path.write_text(page("<pre find_spec=''><span class='kn'>import</span> torch</pre>"))
+    assert not sets_up(path)
 
 
 def test_markup_that_is_left_is_found(tmp_path):

@@ -114,6 +114,7 @@ def test_the_contents_mark_where_a_link_from_elsewhere_leads(name, site, open_pa
         });
         return [...links.slice(-1).map(id => [id, id]), ...equations.slice(-1)];
     }""")
+    assert links
     for target, section in links:
         arrived, _ = open_page(f"{address}#{target}")
         assert marked_section(arrived) == section, target
@@ -176,6 +177,7 @@ def linked() -> dict[str, set[str]]:
         for path, identity in re.findall(r'href="([\w.-]*)#(equation-[^"]+)"', built(page).read_text("utf-8")):
             name = f"book/{path.removesuffix('.html')}" if path else page
             found[name].add(identity)
+    assert all(found[name] for name in PAGES if "0" in name)  # to each page of a chapter
     return found
 
 

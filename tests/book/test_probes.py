@@ -15,7 +15,9 @@ from probes import (
     cut_formulas,
     figures_without_words,
     formulas,
+    lifeless,
     lost_equation_links,
+    marked_section,
     mute_formulas,
     on_a_phone,
     scrolling_formulas,
@@ -23,7 +25,10 @@ from probes import (
     settle,
     sheet_and_ink,
     sideways_scroll,
+    squeezed_formulas,
+    stale_marks,
     stranded_punctuation,
+    unmarked_links,
     unreadable_figures,
 )
 
@@ -46,7 +51,7 @@ def figure(ground: tuple[int, ...], ink: tuple[int, ...], style: str = "") -> st
 
 WHITE, BLACK, CLEAR = (255, 255, 255), (0, 0, 0), (0, 0, 0, 0)
 HEAD = """<!DOCTYPE html><html lang='en'><head><title>A page</title><link rel='icon' href='data:,'>
-<meta name='viewport' content='width=device-width'>
+<meta charset='utf-8'><meta name='viewport' content='width=device-width'>
 <style>:root { color-scheme: light dark } a { color: CanvasText }</style></head>"""
 SEARCH = "<input type='search' aria-label='Search'>"
 SET = "<span class='math'><mjx-container><mjx-assistive-mml>x</mjx-assistive-mml></mjx-container></span>"
@@ -75,7 +80,7 @@ def show(site, folder, open_page):
     def open_(body: str, scheme: str = "light", **others: str):
         for name, text in {"page.html": body, **others}.items():
             page = f"{HEAD}<body><main><article><h1>A page</h1>{text}</article></main></body></html>"
-            (folder / name).write_text(page)
+            (folder / name).write_text(page, "utf-8")
         page, log = open_page(f"{site}/empty.html", scheme, keep=True)
         log.problems.clear()
         page.goto(f"{site}/page.html?{next(NUMBERS)}")  # not the page before, out of the cache
@@ -106,21 +111,30 @@ def test_a_good_page_has_no_problem(show):
     assert len(search_boxes(page)) == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ("<img alt='' src='https://example.org/a.png'>", "a request leaves the page: https://example.org/a.png"),
-        ("<script>fetch('http://example.org/')</script>", "a request leaves the page"),
-        ("<img alt='' src='missing.png'>", "404"),
-        ("<script>console.error('oh')</script>", "the console says: oh"),
-        ("<script>nothing()</script>", "an uncaught error: "),
-        ("<script>Promise.reject(new Error('late'))</script>", "an uncaught error: "),
-    ],
-)
+BAD_LOADING = [
+    ("<img alt='' src='https://example.org/a.png'>", "a request leaves the page: https://example.org/a.png"),
+    ("<script>fetch('http://example.org/')</script>", "a request leaves the page: http://example.org/"),
+    ("<img alt='' src='missing.png'>", "404"),
+    ("<img alt='' src='http://127.0.0.1:1/a.png'>", "a request fails: http://127.0.0.1:1/a.png"),
+    ("<script>console.error('oh')</script>", "the console says: oh"),
+    ("<script>nothing()</script>", "an uncaught error: nothing is not defined"),
+    ("<script>Promise.reject(new Error('late'))</script>", "an uncaught error: late"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), BAD_LOADING)
 def test_bad_loading_is_found(show, body, said):
     page, log = show(body)
     page.wait_for_load_state("networkidle")
     assert any(said in problem for problem in log.problems), log.problems
+
+
+def test_bad_loading_is_found_in_a_context(show, site, open_page):
+    show("", **{"bad.html": "".join(body for body, _ in BAD_LOADING)})
+    page, log = open_page(f"{site}/bad.html")
+    page.wait_for_load_state("networkidle")
+    for _, said in BAD_LOADING:
+        assert any(said in problem for problem in log.problems), (said, log.problems)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +186,17 @@ def test_cut_formulas_are_found(show, style, cut, around):
 
 
 @pytest.mark.parametrize(
+    ("line", "formula", "squeezed"), [("500px", "30px", True), ("500px", "200px", False), ("80px", "30px", False)]
+)
+def test_squeezed_formulas_are_found(show, line, formula, squeezed):
+    part = "<mjx-mi style='display: inline-block; width: 200px'>x</mjx-mi>"
+    style = f"display: inline-block; overflow: auto; width: {formula}"
+    formula = f"<mjx-container style='{style}'><mjx-math>{part}</mjx-math></mjx-container>"
+    page, _ = show(f"<p style='width: {line}'>where {formula} holds</p>")
+    assert bool(squeezed_formulas(page)) is squeezed
+
+
+@pytest.mark.parametrize(
     ("style", "cell", "clipped"),
     [
         ("", "eta = 0.25", False),
@@ -190,6 +215,8 @@ def test_clipped_cells_are_found(show, style, cell, clipped):
         ("<p>So <b>x</b>, and</p>", False),
         ("<p>So <b>x</b><br>, and</p>", True),
         ("<p>So <code>x<br></code><code>...</code></p>", False),
+        ("<p>设 <b>x</b>，则</p>", False),
+        *((f"<p>设 <b>x</b><br>{mark}则</p>", True) for mark in "。、」』\uff01\uff09\uff0c\uff1a\uff1b\uff1f"),
     ],
 )
 def test_stranded_punctuation_is_found(show, body, stranded):
@@ -203,6 +230,7 @@ def test_stranded_punctuation_is_found(show, body, stranded):
         ("overflow: auto", "scrolls without a cue"),
         ("overflow: auto; background: linear-gradient(red, red) local, linear-gradient(red, red) scroll", None),
         ("float: left; max-width: 50%; overflow: auto", "does not have the whole width"),
+        ("float: left; max-width: 50%; overflow: auto", "has its number beside it"),
     ],
 )
 def test_mute_formulas_are_found(show, style, said):
@@ -212,6 +240,21 @@ def test_mute_formulas_are_found(show, style, said):
         assert len(scrolling_formulas(page)) == 1
         found = mute_formulas(page)
         assert any(said in problem for problem in found) if said else not found, found
+
+
+@pytest.mark.parametrize(
+    ("attributes", "values", "found"),
+    [
+        ("data-alive", "{}", []),
+        ("", "{}", ["x, 375 wide", "x, 1400 wide"]),
+        ("data-alive", "null", ["x, 375 wide", "x, 1400 wide"]),
+        ("data-alive style='width: 600px'", "{}", ["x, 375 wide"]),
+    ],
+)
+def test_lifeless_figures_are_found(show, attributes, values, found):
+    script = f"<script>document.querySelector('.explore').values = {values}</script>"
+    page, _ = show(f"<div class='explore' data-figure='x' {attributes}>x</div>{script}")
+    assert lifeless(page) == found
 
 
 @pytest.mark.parametrize("alt", ["", "../_images/a_plot of one thing.png", "figure", "two words"])
@@ -270,11 +313,55 @@ def test_lost_links_are_found(show, target, said):
     assert any(said in problem for problem in lost_equation_links(page)), list(lost_equation_links(page))
 
 
+def test_what_other_pages_link_to_is_asked_for(show):
+    page, _ = show(f"{FAR}<p id='equation-a'>x</p>{FAR}<p id='equation-b' style='position: fixed; top: -90px'>x</p>")
+    out, gone = lost_equation_links(page, asked=["equation-a", "equation-b", "equation-c"])
+    assert out.startswith("equation-b, from elsewhere: out of view")
+    assert gone == "equation-c, from elsewhere: no such place"
+
+
 def test_links_to_another_page_are_followed(show):
     links = "<a href='other.html#equation-a'>(1)</a> <a href='other.html#equation-b'>(2)</a>"
     page, _ = show(links, **{"other.html": f"{FAR}<div id='equation-a'>x</div>{FAR}"})
     problems = list(lost_equation_links(page))
     assert [problem.rsplit("#")[1] for problem in problems] == ["equation-b: no such place"]
+
+
+def contents(one: str, two: str) -> str:
+    """Two sections, and contents that mark them like this wherever the page is scrolled to."""
+    links = f"<nav class='page-toc'><a href='#one' {one}>one</a> <a href='#two' {two}>two</a></nav>"
+    return f"{links}{FAR}<section id='one'>one{FAR}</section><section id='two'>two{FAR}</section>"
+
+
+MARK = "class='active' aria-current='true'"
+
+
+@pytest.mark.parametrize(
+    ("marks", "stale", "unmarked"),
+    [
+        ((MARK, ""), "the contents mark one, and two has come", "#two: the contents mark one"),
+        (("", MARK), "the contents mark two, which is not reached", "#one: the contents mark two"),
+        (("", ""), "the contents mark None, which is not reached", "#one: the contents mark None"),
+    ],
+)
+def test_wrong_marks_in_the_contents_are_found(show, marks, stale, unmarked):
+    page, _ = show(contents(*marks))
+    assert any(stale in problem for problem in stale_marks(page))
+    assert unmarked in list(unmarked_links(page))
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        (("class='active'", ""), r"\(\['one'\], \[\]\)"),
+        (("", "aria-current='true'"), r"\(\[\], \['two'\]\)"),
+        ((MARK, MARK), r"\['one', 'two'\]"),
+    ],
+)
+def test_marks_that_contradict_each_other_are_found(show, marks, said):
+    page, _ = show(contents(*marks))
+    with pytest.raises(AssertionError, match=said):
+        marked_section(page)
 
 
 @pytest.mark.parametrize(
@@ -292,5 +379,8 @@ def test_barriers_are_found(show, body, rule):
     if rule == "image-alt":
         page.evaluate("document.querySelector('img').removeAttribute('title')")
     assert any(f"({rule})" in problem for problem in barriers(page)), list(barriers(page))
+    assert any(f"({rule})" in problem for problem in barriers(page, code=False))
     colours = [problem for problem in barriers(page, colours_only=True) if f"({rule})" in problem]
     assert bool(colours) is (rule == "color-contrast")
+    others = [problem for problem in barriers(page, colours=False) if f"({rule})" in problem]
+    assert bool(others) is (rule != "color-contrast")

@@ -29,21 +29,48 @@ def numbers(text: str) -> list[str]:
     return found
 
 
+def texts(page: Path, *kinds: str) -> list[str]:
+    """The cells of these kinds of a notebook; a page of plain Markdown is one."""
+    text = page.read_text("utf-8")
+    if page.suffix == ".md":
+        return [text]
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] in kinds]
+
+
+def links(text: str) -> set[tuple[str, str]]:
+    """(anchor, number) for the links to the bibliography and the words before them."""
+    return {(link[3], number) for link in LINK.finditer(text) for number in numbers(f"{link[1] or ''} {link[2]}")}
+
+
 def cited() -> set[tuple[str, str, str]]:
-    """(anchor, number, page) for the links to the bibliography and the words before them, in Markdown cells."""
+    """(anchor, number, page) for the links of the English pages, in Markdown cells."""
     return {
-        (link[3], number, f"book/{page.name}")
-        for page in (ROOT / "book").glob("*.ipynb")
-        for cell in json.loads(page.read_text("utf-8"))["cells"]
-        if cell["cell_type"] == "markdown"
-        for link in LINK.finditer("".join(cell["source"]))
-        for number in numbers(f"{link[1] or ''} {link[2]}")
+        (paper, number, f"book/{page.name}")
+        for kind in ("*.ipynb", "*.md")
+        for page in (ROOT / "book").glob(kind)
+        for text in texts(page, "markdown")
+        for paper, number in links(text)
     }
 
 
+def test_a_number_is_found_before_a_link_and_in_it():
+    text = "See eqs. 6 and 7 of [Ho](bibliography.md#ho), and [Song, table 2](bibliography.md#song); not eq. 1."
+    assert links(text) == {("ho", "eq. 6"), ("ho", "eq. 7"), ("song", "table 2")}
+
+
 def test_every_cited_number_is_listed():
-    missing = cited() - {(entry["paper"], entry["what"], page) for entry in LIST for page in entry["where"]}
+    """Those before a link and in it: what stands behind one, or without one, is not seen."""
+    found = cited()
+    assert len(found) > 50
+    missing = found - {(entry["paper"], entry["what"], page) for entry in LIST for page in entry["where"]}
     assert not missing, "\n".join(map(str, sorted(missing)))
+
+
+def test_every_listed_number_stands_in_its_page():
+    pages = {page for entry in LIST for page in entry["where"] if page.startswith("book/")}
+    stands = {page: numbers("\n".join(texts(ROOT / page, "markdown", "code"))) for page in pages}
+    gone = [(e["what"], page) for e in LIST for page in e["where"] if page in pages and e["what"] not in stands[page]]
+    assert not gone, gone
 
 
 def test_the_list_names_files_that_exist():

@@ -4,6 +4,8 @@ import base64
 import io
 import re
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbformat import NotebookNode
-from pictures import SHADE, difference, pictures
+from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
+from pictures import EMBEDDED, SHADE, difference, pictures
 from PIL import Image, PngImagePlugin
 
 from diffnotes.book.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, use_style
@@ -102,6 +105,46 @@ def test_pictures_are_found_alone_and_in_a_player():
         NotebookNode(name="stdout", text="no picture"),
     ]
     assert list(pictures(outputs)) == [content.getvalue()] * 2
+
+
+@pytest.fixture
+def conftest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The conftest.py beside the book, which compares the pictures; what differs is written to tmp_path."""
+    found = next(plugin for plugin in request.config.pluginmanager.get_plugins() if hasattr(plugin, "FAILED"))
+    monkeypatch.setattr(found, "FAILED", tmp_path)
+    return found
+
+
+def test_a_notebook_is_known_by_its_class(conftest, request, tmp_path):
+    """Its texts are compared without the pictures in them."""
+    notebook = IPyNbFile.from_parent(request.session, path=tmp_path / "a.ipynb")
+    assert EMBEDDED not in notebook.sanitize_patterns
+    conftest.pytest_collectstart(notebook)
+    assert notebook.sanitize_patterns[EMBEDDED] == "a picture"
+
+
+def test_the_pictures_of_a_cell_are_compared_once_it_has_run(conftest, request, tmp_path):
+    def shown(*pictures: bytes) -> list[NotebookNode]:
+        return [NotebookNode(data={"image/png": base64.b64encode(picture).decode()}) for picture in pictures]
+
+    def run(saved: list[NotebookNode], drawn: list[NotebookNode]) -> None:
+        notebook = IPyNbFile.from_parent(request.session, path=tmp_path / "a.ipynb")
+        source = NotebookNode(source="plot()", outputs=saved)
+        cell = IPyNbCell.from_parent(notebook, name="Cell 7", cell_num=7, cell=source, options={})
+        hook = conftest.pytest_runtest_call(cell)
+        next(hook)
+        assert cell.test_outputs is None  # nbval has this name for it, too
+        cell.test_outputs = drawn
+        with pytest.raises(StopIteration):
+            hook.send(None)
+
+    one, other = png(figure()), png(figure(2.0))
+    run(shown(one, other), shown(one, other))
+    with pytest.raises(NbCellError, match=r"^picture 1 is not the saved one: \d+ pixels .*a-7-1\.png$"):
+        run(shown(one, one), shown(one, other))
+    assert [path.name for path in tmp_path.iterdir()] == ["a-7-1.png"]
+    with pytest.raises(NbCellError, match=r"^2 pictures are saved, 1 were drawn$"):
+        run(shown(one, other), shown(one))
 
 
 def test_the_shade_tells_all_colours_of_the_book_apart():

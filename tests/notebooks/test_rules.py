@@ -148,6 +148,7 @@ BAD = [
     ("figures_have_captions", put("metadata", alt(ALT, caption="Two bells"), FIGURE), "must be a sentence"),
     ("checks_and_drawings_are_folded", put("metadata", {}, CHECK), "a cell that checks needs the tag"),
     ("checks_and_drawings_are_folded", put("metadata", {}, MOVIE), "a cell that draws needs the tag"),
+    ("checks_and_drawings_are_folded", add(code("import math", "more", 5)), "a cell that imports needs the tag"),
     ("checks_and_drawings_are_folded", put("source", "import math", FIGURE), "belong in the second code cell"),
     ("cells_are_short", put("source", "import y\n" + "x = 1\n\n" * 20 + "y", CHECK), "21 lines of code, at most 20"),
     ("code_is_plain", put("source", "x = f(  # of it\n    1\n)", CHECK), "a comment goes above"),

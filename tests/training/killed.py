@@ -1,4 +1,4 @@
-"""Processes that are killed while they train. `python tests/killed.py random|everywhere FOLDER` prints what came of it.
+"""Processes that are killed while they train; `killed.py random|everywhere FOLDER` prints what came of it.
 
 A process of its own, because it forks: one import of torch serves all the children, and the parent never runs a
 backward pass, which a fork would not survive.

@@ -1,7 +1,7 @@
-"""What two processes do together, for tests/test_distributed.py: `torchrun --nproc-per-node 2 tests/several.py FOLDER`.
+"""What two processes do together, for test_distributed.py: `torchrun --nproc-per-node 2 several.py FOLDER`.
 
 Rank 0 leaves what came of it in FOLDER, and the test does the same with one process. `run` is also what a test calls
-with a preset that takes no time: `torchrun --nproc-per-node 2 tests/several.py cli train --preset tiny ...`.
+with a preset that takes no time: `torchrun --nproc-per-node 2 several.py cli train --preset tiny ...`.
 """
 
 import dataclasses

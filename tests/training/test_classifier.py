@@ -9,6 +9,7 @@ import torch
 from devices import Ops, fake
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffnotes.data import Images, fashion_mnist, shapes, to_bytes
 from diffnotes.metrics import Estimate, frechet_distance, noise_floor
@@ -191,6 +192,22 @@ def test_on_a_fake_accelerator(device: str) -> None:
     assert ops.waits == []
 
 
+class NoDoubles(TorchDispatchMode):
+    """The CPU as a device without float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        assert getattr(out, "dtype", None) != torch.float64
+        return out
+
+
+def test_the_accuracy_needs_no_float64(network: Classifier, images: Images) -> None:
+    some = Images(images.x[:50], images.y[:50])
+    with NoDoubles():
+        found = accuracy(network, some)
+    assert found == float((predict(network, some.x) == some.y).double().mean())
+
+
 def test_any_size_and_number_of_channels() -> None:
     network = Classifier(channels=3, classes=7, width=4).eval()
     assert network(torch.zeros(2, 3, 32, 40)).shape == (2, 7)
@@ -235,7 +252,9 @@ def test_labels_of_any_width(network: Classifier, images: Images) -> None:
         (y.float(), "y must hold whole numbers"),
         (y.numpy(), "y must be a torch.Tensor"),
         (-y - 1, "y must not be negative, got -10"),
-        (y[:3], "there must be images, and as many labels, got 20 images and 3 labels"),
+        (y[:3], r"y must hold one label for each of one or more images, got \(3,\) for 20"),
+        (y[0], r"y must hold one label for each of one or more images, got \(\) for 20"),
+        (y[:, None], r"y must hold one label for each of one or more images, got \(20, 1\) for 20"),
     ):
         for call in (lambda y: accuracy(network, Images(x, y)), lambda y: train_classifier(Images(x, y), 5)):
             with pytest.raises(ValueError, match=message):
@@ -245,7 +264,7 @@ def test_labels_of_any_width(network: Classifier, images: Images) -> None:
 @pytest.mark.usefixtures("no_shape_checks")
 def test_no_images_have_no_classes(network: Classifier, images: Images) -> None:
     assert predict(network, images.x[:0]).shape == (0,)
-    with pytest.raises(ValueError, match="there must be images, and as many labels, got 0 images and 0 labels"):
+    with pytest.raises(ValueError, match=r"y must hold one label for each of one or more images, got \(0,\) for 0"):
         accuracy(network, Images(images.x[:0], images.y[:0]))
     for batch in (0, 2.0, math.nan):
         with pytest.raises(ValueError, match="batch must be"):

@@ -1,10 +1,12 @@
 """The three commands: what they write and print, that looking on changes no bit, and one line for what goes wrong."""
 
+import dataclasses
 import errno
 import io
 import json
 import math
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 import several
 import torch
 from PIL import Image
+from torch import nn
 
 from diffnotes.book import generalisation
 from diffnotes.data import Images, to_bytes
@@ -105,11 +108,12 @@ def test_what_looks_on_changes_no_bit(tmp_path):
 
 def test_options_take_the_place_of_the_presets(tmp_path):
     words = "--steps 8 --seed 3 --batch 6 --accumulate 2 --warmup 1 --save-every 5 --bf16"
-    settings = load_model(train(tmp_path, *words.split())).provenance["settings"]
+    settings = load_model(train(tmp_path, *words.split(), "--folder", str(tmp_path / "a"))).provenance["settings"]
     expected = {"steps": 8, "seed": 3, "batch": 6, "accumulate": 2, "warmup": 1, "save_every": 5, "bf16": True}
     assert {name: settings[name] for name in expected} == expected
     assert settings["label_drop"] == 0.1
-    assert load_model(train(tmp_path, *words.split(), "--no-bf16")).provenance["settings"]["bf16"] is False
+    other = load_model(train(tmp_path, *words.split(), "--folder", str(tmp_path / "b"), "--no-bf16"))
+    assert other.provenance["settings"]["bf16"] is False
 
 
 @pytest.mark.parametrize("name", ["fashion-cpu", "fashion-gpu", "cifar10-gpu"])
@@ -172,6 +176,24 @@ def test_a_torn_line_is_repaired_and_steps_are_not_told_twice(tmp_path):
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
 
 
+def test_metrics_of_another_tool_or_run_are_kept_under_another_name(tmp_path):
+    ours = '{"step": 50}\n{"step": 100}\n'
+    for done, old, now in (
+        (0, '{"epoch": 1}\n{"epoch": 2}\n', ""),
+        (0, "epoch,loss\n1,0.5\n", ""),
+        (0, ours, ""),  # perhaps of a run that ended, whose checkpoints have been moved
+        (100, '{"epoch": 1}\n' + ours, ours),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text(old)
+        Metrics(folder)._start(done)
+        aside, *rest = sorted(folder.iterdir(), key=lambda path: path.name == "metrics.jsonl")
+        assert aside.name.startswith("metrics.jsonl.old-")
+        assert aside.read_text() == old
+        assert [path.read_text() for path in rest] == [now]
+
+
 def test_what_is_not_finite_is_null(tmp_path):
     metrics = Metrics(tmp_path, every=1)
     trainer = several.trainer()
@@ -206,12 +228,19 @@ def test_every_byte_comes_back():
 
 
 def test_what_is_no_picture(no_shape_checks):
-    with pytest.raises(ValueError, match=r"1 or 3 channels, .* got shape \(4, 2, 8, 8\) and 2 columns"):
-        png(torch.zeros(4, 2, 8, 8), 2)
-    with pytest.raises(ValueError, match=r"columns must be at least 1, got shape \(4, 1, 8, 8\) and 0 columns"):
-        png(torch.zeros(4, 1, 8, 8), 0)
-    for shape in ((8, 8), (2, 8, 8)):
-        with pytest.raises(ValueError, match=r"shape must be \(1 or 3, height, width\), got"):
+    for shape in ((4, 2, 8, 8), (4, 8, 8), (4, 1, 8), (0, 1, 8, 8)):
+        with pytest.raises(ValueError, match=rf"images with 1 or 3 channels, got shape {re.escape(str(shape))}"):
+            png(torch.zeros(shape), 2)
+    for columns, words in ((0, "be at least 1, got 0"), (2.5, "be a whole number, got 2.5")):
+        with pytest.raises(ValueError, match=f"columns must {words}"):
+            png(torch.zeros(4, 1, 8, 8), columns)
+    for shape, words in (
+        ((8, 8), r"be \(1 or 3, height, width\), got \(8, 8\)"),
+        ((2, 8, 8), r"be \(1 or 3, height, width\), got \(2, 8, 8\)"),
+        (4, "be a sequence of whole numbers, got 4"),
+        ((1, 4.5, 4), "be a whole number, got 4.5"),
+    ):
+        with pytest.raises(ValueError, match=f"shape must {words}"):
             Pictures(".", 5, shape)
     for make in (lambda: Metrics(".", every=0), lambda: Pictures(".", 0, (1, 8, 8))):
         with pytest.raises(ValueError, match="every must be at least 1, got 0"):
@@ -326,11 +355,18 @@ def test_what_cannot_be_sampled(words, complaint, weights, tmp_path):
         ({"guidance": "a", "classes": [1]}, "guidance must be a number in .*, got 'a'"),
         ({"guidance": math.nan, "classes": [1]}, r"guidance must lie in \[-1, inf\), got nan"),
         ({"guidance": math.inf, "classes": [1]}, r"guidance must lie in \[-1, inf\), got inf"),
+        ({"bf16": "no"}, "bf16 must be True or False, got 'no'"),
+        ({"model": nn.DataParallel(MLP(2, 50)), "classes": [1]}, r"classes must be empty for this network, got \[1\]"),
     ],
 )
 def test_what_cannot_be_sampled_in_python(change, complaint, no_shape_checks):
     with pytest.raises(ValueError, match=complaint):
         run.samples(**{"schedule": SCHEDULE, "model": several.network(), "n": 3, "shape": (1, 4, 4)} | change)
+
+
+def test_a_wrapped_network_is_sampled_like_the_one_inside(no_shape_checks):
+    net, how = several.network(torch.float32), {"n": 3, "shape": (1, 4, 4), "steps": 2, "classes": [1]}
+    assert torch.equal(run.samples(SCHEDULE, nn.DataParallel(net), **how), run.samples(SCHEDULE, net, **how))
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
@@ -419,6 +455,21 @@ def test_options_are_looked_at_before_the_likelihood(words, complaint, monkeypat
     assert complaint in refused(*WEIGHED.split(), *words.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--every 51", "every must lie in 1..50, got 51"),
+        ("--conditional", "conditional must be left out for a network without classes"),
+        ("--data nowhere", "data must be left out for Fashion-MNIST, whose test images ship, got nowhere"),
+    ],
+)
+def test_options_are_looked_at_before_the_data_are_loaded(words, complaint, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "fashion_mnist", lambda *how, **more: pytest.fail("data were loaded"))
+    monkeypatch.setitem(cli.BY_CHANNELS, 1, (cli.fashion_mnist, 8))
+    save_model(tmp_path / "net.safetensors", UNet(channels=1, T=50, width=4, multipliers=(1,)), SCHEDULE)
+    assert complaint in refused("evaluate", tmp_path / "net.safetensors", "--device", "cpu", *words.split())
+
+
 @pytest.mark.parametrize("error", [OSError("the power went out"), KeyboardInterrupt()])
 def test_the_likelihood_is_told_even_if_the_samples_fail(error, monkeypatch, capsys):
     def fail(*how, **more):
@@ -480,7 +531,7 @@ def test_the_standard_error_counts_batches():
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--every 51", "every must lie in 1..T = 1..50, got 51"),
+        ("--every 51", "every must lie in 1..50, got 51"),
         ("--count 20 --batch 20", "batch must be below the number of images, 20"),
     ],
 )
@@ -503,9 +554,16 @@ def test_what_cannot_be_evaluated(words, complaint, weights):
         ({"y": [0, 1, 2, 0]}, "y must be a torch.Tensor of whole numbers, got list"),
         ({"y": torch.zeros(4)}, "y must hold whole numbers, got torch.float32"),
         ({"y": torch.arange(3)}, r"y must have shape \(4,\), one per image, got \(3,\)"),
+        ({"y": torch.tensor(1)}, r"y must have shape \(batch,\), got \(\)"),
+        ({"y": torch.arange(4)}, r"y must lie in 0\.\.2, got 0 \.\. 3"),
+        ({"y": torch.zeros(4).long(), "model": UNet(1, 50, 4)}, "model must have classes, got a UNet without any"),
+        ({"images": pictures(4) * 0.99}, r"images must have bytes for pixels, k / 127\.5 - 1, got "),
+        ({"images": pictures(4) * 2}, r"images must have bytes for pixels, k / 127\.5 - 1, got "),
     ],
 )
-def test_what_has_no_likelihood(change, complaint, no_shape_checks):
+def test_what_has_no_likelihood(change, complaint, no_shape_checks, monkeypatch):
+    if "variance" not in change:
+        monkeypatch.setattr(run, "vlb_terms", lambda *how, **more: pytest.fail("work was done"))
     usual = {"schedule": SCHEDULE, "model": several.network(torch.float32), "images": pictures(4), "batch": 2}
     with pytest.raises(ValueError, match=complaint):
         run.likelihood(**usual | change)
@@ -594,10 +652,21 @@ def test_every_option_has_a_help(monkeypatch):
     assert [name for name, help in options.items() if not help and not name.endswith("diffnotes what")] == []
 
 
+def test_the_list_of_commands_has_one_line_for_each(capsys):
+    """Their own help tells the rest."""
+    said = " ".join(cli.parser().format_help().split())
+    assert "Print as JSON the bits per dimension of test images, with a standard error, and the terms" in said
+    assert "--frechet N" not in said
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    assert "With --frechet N" in capsys.readouterr().out
+
+
 def test_options_of_training_that_no_one_would_look_at(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "fit", lambda *how, **more: pytest.fail("work was done"))
     words = ["train", "--preset", "swiss-roll", "--out", tmp_path / "a.safetensors", "--data", tmp_path / "nowhere"]
     assert f"data must be None for a preset that draws its examples, got {tmp_path}" in refused(*words)
+    assert "save_every must be left out without a folder, got 500" in refused(*words[:-2], "--save-every", "500")
     with pytest.raises(ValueError, match=r"sizes must be left out with --study, which has its own, got \[4\]"):
         halves.main(["--study", "--sizes", "4", "--folder", str(tmp_path)])
 
@@ -625,11 +694,14 @@ def test_where_nothing_can_be_written_no_work_is_done(tmp_path, monkeypatch):
         halves.main(["--folder", str(tmp_path), "--device", "meta"])
 
 
-def test_a_folder_that_cannot_be_written_is_seen_before_the_first_step(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_seen_before_the_data_are_loaded(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cli.run.Trainer, "step", lambda trainer: pytest.fail("work was done"))
+    preset = dataclasses.replace(PRESETS["quick"](), data=lambda folder: pytest.fail("data were loaded"))
+    monkeypatch.setitem(PRESETS, "quick", lambda: preset)
     words = ["train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu"]
     assert "Not a directory" in refused(*words, "--folder", tmp_path / "file" / "run")
+    with pytest.raises(OSError, match="no file can be written there"):  # paths may be text, as everywhere
+        run.train_preset(preset, preset.config, str(tmp_path / "file" / "a.safetensors"), folder=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -713,16 +785,22 @@ def test_help_on_an_ascii_pipe(monkeypatch):
 
 def test_without_a_compiler_it_is_one_line(tmp_path, monkeypatch):
     """Torch tells it in the first step, in a page."""
-
-    class InductorError(RuntimeError):
-        __module__ = "torch._inductor.exc"
+    inductor, dynamo = (pytest.importorskip(f"torch._{name}.exc") for name in ("inductor", "dynamo"))
+    cause = inductor.InvalidCxxCompiler()
+    if hasattr(inductor, "InductorError"):
+        error = inductor.InductorError(cause, None)
+    else:  # torch 2.6
+        error = dynamo.BackendCompilerFailed(torch.compile, cause)
+    error.args = (f"{error.args[0]}\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace",)
 
     def fail(*how):
-        raise InductorError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for")
+        raise error
 
     monkeypatch.setattr(cli.run.Trainer, "step", fail)
     said = refused("train", "--preset", "quick", "--out", tmp_path / "a.safetensors", "--device", "cpu")
-    assert said.endswith("--compile needs a working C++ compiler: InvalidCxxCompiler: No working C++ compiler found")
+    assert "--compile needs a working C++ compiler: " in said
+    assert "InvalidCxxCompiler: No working C++ compiler found" in said
+    assert "VERBOSE" not in said
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -143,7 +143,22 @@ def test_processes_that_cannot_meet_say_so(missing, monkeypatch):
 # ---- a process that dies --------------------------------------------------------------------------------------
 
 
-def until(true, seconds=60):
+@pytest.fixture
+def start():
+    """A function that starts a process, which ends with the test at the latest."""
+    jobs = []
+
+    def go(*words, **environment):
+        jobs.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | environment))
+        return jobs[-1]
+
+    yield go
+    for job in jobs:
+        job.terminate()
+        job.communicate()
+
+
+def until(true, seconds=180):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "nothing came of it"
@@ -161,15 +176,10 @@ def kill_rank_one(folder):
     os.kill(int((folder / "1").read_text()), signal.SIGKILL)
 
 
-def test_a_killed_worker_stops_the_job_which_goes_on_alone(tmp_path, capsys, monkeypatch):
-    job = subprocess.Popen(
-        [*TORCHRUN, several.__file__, "cli", *command(tmp_path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**ENVIRONMENT, "PIDS": str(tmp_path)},
-    )
+def test_a_killed_worker_stops_the_job_which_goes_on_alone(start, tmp_path, capsys, monkeypatch):
+    job = start(*TORCHRUN, several.__file__, "cli", *command(tmp_path), PIDS=str(tmp_path))
     kill_rank_one(tmp_path)
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=180)
     assert job.returncode != 0
     assert "Signal 9 (SIGKILL)" in said
     assert not (tmp_path / "weights.safetensors").exists()
@@ -182,24 +192,16 @@ def test_a_killed_worker_stops_the_job_which_goes_on_alone(tmp_path, capsys, mon
     assert [line["step"] for line in lines] == [50, 100, 120]
 
 
-def test_the_process_that_is_left_says_so_in_one_line(tmp_path):
+def test_the_process_that_is_left_says_so_in_one_line(start, tmp_path):
     """Without torchrun, which ends the others at once: as under a cluster's own launcher."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PIDS": str(tmp_path)}
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, several.__file__, "cli", *command(tmp_path)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**ENVIRONMENT, **address, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]
+    words = [sys.executable, several.__file__, "cli", *command(tmp_path)]
+    left, _ = (start(*words, **address, RANK=rank, LOCAL_RANK=rank) for rank in "01")
     kill_rank_one(tmp_path)
-    said = jobs[0].communicate(timeout=60)[1]
-    jobs[1].communicate()
-    assert jobs[0].returncode == 1
+    said = left.communicate(timeout=180)[1]
+    assert left.returncode == 1
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("diffnotes (rank 0): another process of this job has stopped")

@@ -4,15 +4,18 @@ import dataclasses
 import json
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from diffnotes.interop import counted_from_zero
 from diffnotes.schedule import NoiseSchedule
-from diffnotes.training.checkpoint import list_checkpoints
+from diffnotes.training.checkpoint import list_checkpoints, save_model
 from diffnotes.training.loop import Drawn, Shuffled, TrainConfig, Trainer, draw_times, fit
-from diffnotes.training.networks import MLP
+from diffnotes.training.networks import MLP, time_embedding
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
@@ -90,6 +93,9 @@ def test_times_for_a_whole_number_of_steps_and_examples(how):
     ):
         with pytest.raises(ValueError, match=words):
             draw_times(T, n, how)
+    for seed in (0, np.random.default_rng(0)):
+        with pytest.raises(ValueError, match=r"generator must be a torch\.Generator, got "):
+            draw_times(4, 4, how, seed)
     assert draw_times(4, 0, how).shape == (0,)
     assert draw_times(np.int64(1), np.int64(5), how).tolist() == [1] * 5
 
@@ -124,6 +130,10 @@ class Given:
         ((X, Y.tolist()), "y must be a torch.Tensor of whole numbers, got list"),
         ((X, Y.float()), "y must hold whole numbers, got torch.float32"),
         ((X, Y.bool()), "y must hold whole numbers, got torch.bool"),
+        ((X, Y + 1), r"y must lie in 0\.\.2, got 1 \.\. 3"),  # 3 would mean "no label"
+        ((X, Y.byte() + 1), r"y must lie in 0\.\.2, got 1 \.\. 3"),
+        ((X, Y - 1), r"y must lie in 0\.\.2, got -1 \.\. 1"),
+        (Shuffled(X, torch.tensor([0, 1, 2, 0, 1, 2, 0, 4])), r"y must lie in 0\.\.2, got 0 \.\. 4"),
     ],
 )
 def test_data_of_another_kind_are_refused_at_once(data, words):
@@ -138,6 +148,7 @@ DRAWN = [
     (X.numpy(), None, "data must be a torch.Tensor, got ndarray"),
     (X, Y.float(), "y must hold whole numbers, got torch.float32"),
     (X, Y.numpy(), "y must be a torch.Tensor of whole numbers, got ndarray"),
+    (X, Y + 1, r"y must lie in 0\.\.2, got 1 \.\. 3"),
 ]
 
 
@@ -149,6 +160,35 @@ def test_what_a_function_or_a_source_gives_is_looked_at_before_the_weights_chang
         with pytest.raises(ValueError, match=words):
             fit(SCHEDULE, net, data, TrainConfig(steps=2, batch=4, label_drop=0.5))
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def half(x_t, t):
+    return x_t / 2
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: SCHEDULE.check_T(SimpleNamespace(T=np.int64(40))), "the schedule's T = 50, got one for T = 40"),
+        (lambda: SCHEDULE.check_T(counted_from_zero(half, np.int32(40))), "the schedule's T = 50, got one for T = 40"),
+        (lambda: counted_from_zero(half, 2.5), "T must be a whole number, got 2.5"),
+        (lambda: time_embedding(torch.tensor([1]), 10, 5), "width must be even, got 5"),
+        (lambda: Trainer(SCHEDULE, nn.Identity(), X, TrainConfig(steps=2)), "model must have weights to train"),
+        (lambda: save_model("a.safetensors", network(), SCHEDULE, ["a"]), r"provenance must be a mapping, got \['a'\]"),
+    ],
+)
+def test_other_arguments_of_a_wrong_kind(call, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_callbacks_may_be_an_iterator_and_are_called_after_every_step():
+    seen = []
+    config = TrainConfig(steps=3, batch=4)
+    fit(SCHEDULE, network(), X, config, callbacks=(call for call in [lambda trainer: seen.append(trainer.done)]))
+    assert seen == [1, 2, 3]
+    fit(SCHEDULE, network(), X, config, callbacks=None)
 
 
 def test_pixels_in_bytes_and_labels_in_bytes_train_from_a_function_too():

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
 
 from diffnotes.data import ring, swiss_roll_mixture
@@ -309,14 +309,15 @@ def test_the_average_is_the_one_computed_by_hand():
 @pytest.mark.parametrize("parts", [2, 8, 32])
 def test_accumulated_gradients_are_those_of_the_whole_batch(dtype, bound, parts):
     """The same sum of 32 gradients in another order: 32 roundings, of 2^-53 or 2^-24, stay below the bound."""
-    gradients = []
+    gradients, losses = [], []
     for accumulate in (1, parts):
         net = small().to(dtype)
         nn.init.normal_(net.out.weight)
         trainer = Trainer(SCHEDULE, net, points, quick(accumulate=accumulate, clip=None))
         trainer.step()
         gradients.append(torch.cat([weights.grad.flatten() for weights in net.parameters()]))
-        assert float(trainer.losses[0]) == pytest.approx(float(trainer.losses[0]))
+        losses.append(float(trainer.losses[0]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     whole, summed = gradients
     assert float((whole - summed).norm() / whole.norm()) < bound
 
@@ -450,7 +451,10 @@ def test_a_step_makes_no_stray_cpu_tensor_and_no_wait(monkeypatch):
     class There(torch.Generator):
         device = torch.device("meta")
 
-    monkeypatch.setattr(loop, "Generator", lambda device=None: There())
+        def __new__(cls, device=None):
+            return super().__new__(cls)
+
+    monkeypatch.setattr(loop, "Generator", There)
     # AdamW counts its steps on the CPU, so that it need not wait; a fake tensor cannot be counted
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
 
@@ -471,6 +475,12 @@ def test_a_step_makes_no_stray_cpu_tensor_and_no_wait(monkeypatch):
         trainer.step()
         assert trainer.done == 1
         assert {weights.grad.device.type for weights in net.parameters()} == {"meta"}
+        for wrong, error, words in (
+            (lambda s, model, x0, t, noise: x0 * float(x0.sum()), DataDependentOutputException, "_local_scalar_dense"),
+            (lambda s, model, x0, t, noise: x0 + torch.zeros(4, 1, 4, 4), RuntimeError, "two .*devices"),
+        ):
+            with pytest.raises(error, match=words):
+                Trainer(schedule, net, data, quick(batch=8, accumulate=2, label_drop=0.5), loss=wrong).step()
 
 
 @pytest.mark.gpu
@@ -1194,4 +1204,5 @@ def test_the_command_line_trains_and_resumes(tmp_path, capsys):
     assert one.provenance["settings"]["steps"] == 120
     assert one.provenance["command"].startswith("python -m diffnotes train --preset swiss-roll --steps 120")
     with pytest.raises(SystemExit):
-        cli.main(["train", "--preset", "nothing"])
+        cli.main(["train", "--preset", "nothing", "--out", str(tmp_path / "three.safetensors")])
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
