@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -28,7 +28,7 @@ from diffnotes.objective import bits_per_dim, vlb_terms
 from diffnotes.reverse import Variance, ddpm_sample
 from diffnotes.schedule import Batch, Labels, NoisePredictor, NoiseSchedule, Spacing, timesteps
 from diffnotes.training import distributed
-from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model, unwrapped
+from diffnotes.training.checkpoint import SUFFIX, TORCH, check_target, save_model
 from diffnotes.training.loop import TrainConfig, Trainer, fit, seed_of
 from diffnotes.training.networks import Image, Network
 from diffnotes.training.presets import Preset
@@ -131,8 +131,9 @@ class Sampling:
         guidance = number("guidance", self.guidance, "[-1, inf)")
         if guidance and not classes:
             raise ValueError(f"guidance must be 0 without classes to guide towards, got {guidance}")
-        if bad := [c for c in classes if not 0 <= c < model.classes]:
-            allowed = f"lie in 0..{model.classes - 1}" if model.classes else "be empty for this network"
+        known = getattr(model, "classes", 0)
+        if bad := [c for c in classes if not 0 <= c < known]:
+            allowed = f"lie in 0..{known - 1}" if known else "be empty for this network"
             raise ValueError(f"classes must {allowed}, got {bad}")
         usual = {"ddim": 50, "ddpm": schedule.T, "2m": 20}[self.sampler]
         return dataclasses.replace(
@@ -158,7 +159,6 @@ def samples(
     Raises:
         ValueError: see `Sampling.checked` and `in_batches`.
     """
-    model = cast(Network, unwrapped(model))
     how, device = Sampling(**options).checked(schedule, model), schedule.betas.device
 
     def draw(number: int, rows: slice) -> Tensor:

@@ -82,6 +82,7 @@ def show(site, folder, open_page):
             page = f"{HEAD}<body><main><article><h1>A page</h1>{text}</article></main></body></html>"
             (folder / name).write_text(page, "utf-8")
         page, log = open_page(f"{site}/empty.html", scheme, keep=True)
+        page.goto("about:blank")  # so that nothing of the page before is still to come
         log.problems.clear()
         page.goto(f"{site}/page.html?{next(NUMBERS)}")  # not the page before, out of the cache
         settle(page)

@@ -12,7 +12,9 @@ Where the numbers come from (points are those of type, 1/72 inch):
   of our 140 dpi higher than with 2.14.3 (3.11). A legend of five lines adds up four of them: 12 pixels, or 6 points.
 - SHADE: the nearest two of the book's colours, blue and green, differ by 63 of 255 in a channel. It must be less.
 - SPECK: what may be left over between two FreeTypes. A letter of 10 points has about 25 square points of ink, so no
-  word can be lost. Over all pictures of the book the most was 19. Between runs of one matplotlib nothing may be left.
+  word can be lost. Over all pictures of the book the most was 19 when this was chosen. (The static pictures of the
+  figures that move are compared only by the matplotlib that drew them: the legend of one exceeds this with FreeType
+  2.6.1.) Between runs of one matplotlib nothing may be left.
 """
 
 import base64

@@ -364,9 +364,20 @@ def test_what_cannot_be_sampled_in_python(change, complaint, no_shape_checks):
         run.samples(**{"schedule": SCHEDULE, "model": several.network(), "n": 3, "shape": (1, 4, 4)} | change)
 
 
-def test_a_wrapped_network_is_sampled_like_the_one_inside(no_shape_checks):
-    net, how = several.network(torch.float32), {"n": 3, "shape": (1, 4, 4), "steps": 2, "classes": [1]}
-    assert torch.equal(run.samples(SCHEDULE, nn.DataParallel(net), **how), run.samples(SCHEDULE, net, **how))
+def test_a_compiled_network_is_called_as_such(no_shape_checks):
+    """Not the network inside, which would be slower."""
+    graphs, net = [], several.network(torch.float32)
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    how = {"n": 3, "shape": (1, 4, 4), "steps": 2, "classes": [1]}
+    compiled = run.samples(SCHEDULE, torch.compile(net, backend=backend), **how)
+    assert graphs
+    assert torch.equal(compiled, run.samples(SCHEDULE, net, **how))
+    with pytest.raises(ValueError, match="classes must be empty for this network"):
+        run.samples(SCHEDULE, nn.DataParallel(net), **how)
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
