@@ -1,9 +1,11 @@
 """An exported chapter in a real JupyterLab, as its reader uses it."""
 
 import ast
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from probes import LOOPBACK
 from site_map import ROOT
 
@@ -152,11 +155,14 @@ def test_a_chapter_is_run_and_played_with_and_its_links_are_followed(lab, site, 
     page, log = open_page(f"{address}doc/tree/chapter.ipynb")
     page.locator("mjx-container").first.wait_for()
 
-    # all cells run, by a kernel that answers: what is asked of one that is still starting is lost where it must start
-    # again, as where another process has taken its port
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")
-    page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
-    page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+    # all cells run; JupyterLab now and then loses what it is asked while it is still connecting to the kernel
+    done = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]"))
+    for _ in range(3):
+        page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
+        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+        with contextlib.suppress(PlaywrightTimeout):
+            done.first.wait_for(state="attached", timeout=WAIT)
+            break
     shown = page.locator(".widget-output img")  # of the last cell: its figure is drawn before any slider is moved
     failed = page.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)")
     shown.or_(failed).first.wait_for(state="attached")
