@@ -56,7 +56,7 @@ def _mixed(k: Any) -> Any:
 
 
 def uniform(seed: int, i: Any) -> Any:
-    """float i of the stream `seed`, in (0, 1); i may be an array. A hash of the two, in 32-bit integers."""
+    """Number i of the stream `seed`, in (0, 1); i may be an array. A hash of the two, in 32-bit integers."""
     i = np.asarray(i, dtype=np.uint32)
     return (_mixed(_mixed([seed]) + i.reshape(-1) * np.uint32(0x9E3779B9)).reshape(i.shape) + 0.5) / 2**32
 

@@ -155,7 +155,7 @@ def test_a_chapter_is_run_and_played_with_and_its_links_are_followed(lab, site, 
     page, log = open_page(f"{address}doc/tree/chapter.ipynb")
     page.locator("mjx-container").first.wait_for()
 
-    # all cells run; JupyterLab now and then loses what it is asked while it is still connecting to the kernel
+    # all cells run; JupyterLab has lost this request now and then, with an idle kernel and no word, so it is repeated
     done = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]"))
     for _ in range(3):
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
